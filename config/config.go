@@ -1,0 +1,156 @@
+// Package config turns an lb4d.toml file into a validated Config, or into one
+// line per fault: where it is, what is wrong, and what would be right.
+//
+// The names of the keys are promises to users. The reference file in this
+// package, reference.toml, says each key's unit, default and reason; a test
+// loads it, so that it can never be out of date.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is a complete and validated configuration: every default is filled
+// in, every name that refers to something has been found.
+type Config struct {
+	// MaintenanceFile withdraws every VIP while it exists.
+	MaintenanceFile string
+	// StateDir holds what must survive a restart.
+	StateDir string
+
+	Control  Control
+	BGP      BGP
+	Pools    []Pool    // sorted by name
+	Services []Service // sorted by name
+	HTTP     HTTP
+}
+
+// Control is the unix socket on which lbctl talks to the daemon.
+type Control struct {
+	Socket string
+	// Group owns the socket where it is not empty and exists.
+	Group string
+}
+
+// HTTP is the read-only listener for /metrics and /healthz.
+type HTTP struct {
+	Listen string // host:port; empty: off
+}
+
+// BGP is the local speaker and its peers.
+type BGP struct {
+	AS       uint32
+	RouterID netip.Addr // an IPv4 address, RFC 4271 section 1.1
+	HoldTime time.Duration
+	// ListenPort is the TCP port for sessions that the peer opens; 0: only
+	// call out.
+	ListenPort int
+	// DrainTime passes between GRACEFUL_SHUTDOWN (RFC 8326) and the
+	// withdrawal; 0: withdraw at once.
+	DrainTime time.Duration
+	// Communities are attached to every route, RFC 1997, as 32-bit values.
+	Communities []uint32
+	Peers       []Peer // sorted by name
+}
+
+// Peer is one BGP neighbour.
+type Peer struct {
+	Name    string
+	Address netip.Addr
+	Port    int // 179 where left out
+	AS      uint32
+	// Password is the TCP MD5 key (RFC 2385), read from password_file.
+	Password Secret
+}
+
+// Secret is a string that no log line, error or dump shows.
+type Secret string
+
+// String hides the secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "(secret)"
+}
+
+// GoString hides the secret from %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText hides the secret from encoders, slog's included.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Encapsulation names how a packet travels from the LB4 host to a member.
+type Encapsulation string
+
+// IPIP is IPv4 in IPv4 (RFC 2003), and IPv6 in IPv6 (RFC 2473) for members
+// with an IPv6 address.
+const IPIP Encapsulation = "ipip"
+
+// Pool is a set of LB7 hosts that share one check.
+type Pool struct {
+	Name          string
+	Encapsulation Encapsulation
+	// PurgeAfter is how long a member fails without a break before its
+	// destination is deleted; 0: never.
+	PurgeAfter time.Duration
+	Members    []Member // sorted by name
+	Check      Check
+}
+
+// Member is one LB7 host. At least one of its addresses is valid.
+type Member struct {
+	Name     string
+	Address  netip.Addr // IPv4, or invalid
+	Address6 netip.Addr // IPv6, or invalid
+	Weight   int
+}
+
+// Check says how a member's health is asked.
+type Check struct {
+	// HTTP is the path of a GET request; empty: a TCP connect is enough.
+	HTTP string
+	// Host is the Host header; empty: the member's address.
+	Host         string
+	Port         uint16
+	ExpectStatus []int // up
+	DrainStatus  []int // draining
+	Interval     time.Duration
+	Timeout      time.Duration
+	Rise         int // successes in a row until down becomes up
+	Fall         int // failures in a row until up becomes down
+}
+
+// Service is a set of VIPs and ports in front of one pool.
+type Service struct {
+	Name      string
+	VIPs      []netip.Addr
+	Ports     []Port
+	Pool      string // the name of a Pool that exists
+	Quorum    Quorum
+	Scheduler string   // as ipvsadm -s names it: mh, wrr, ...
+	Flags     []string // mh-port, mh-fallback, ...
+}
+
+// Port is a transport port such as 80/tcp.
+type Port struct {
+	Number   uint16
+	Protocol string // tcp or udp
+}
+
+// Quorum is how many members of a pool must be up. Exactly one of the fields
+// is not zero.
+type Quorum struct {
+	Members int
+	Percent int // 1 to 100
+}
+
+// Of is the number of members out of n that the quorum asks for: at least
+// one, rounded up where it is a percentage.
+func (q Quorum) Of(n int) int {
+	if q.Percent > 0 {
+		return max(1, (n*q.Percent+99)/100)
+	}
+	return max(1, q.Members)
+}
