@@ -1,0 +1,130 @@
+// Package control shows what the daemon knows: over HTTP on a unix socket to
+// lbctl, and over TCP to whoever scrapes /metrics or asks /healthz.
+//
+// The daemon publishes one immutable Status after each pass; everything here
+// is read from the latest one. So status, metrics and health never disagree
+// with one another.
+package control
+
+import "time"
+
+// Status is all that the daemon tells of itself, as GET /v1/status answers
+// it. Times are RFC 3339; every "reason" is the same sentence that the log
+// has.
+type Status struct {
+	Version string    `json:"version"`
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Updated time.Time `json:"updated"`
+	// State is starting (before the first complete pass), running or
+	// stopping.
+	State string `json:"state"`
+	// Summary is one sentence, the same that systemctl status shows.
+	Summary     string      `json:"summary"`
+	Config      ConfigFile  `json:"config"`
+	Maintenance Maintenance `json:"maintenance"`
+	VIPs        []VIP       `json:"vips"`
+	Services    []Service   `json:"services"`
+	Members     []Member    `json:"members"`
+	Peers       []Peer      `json:"peers"`
+	// Errors are the operations that failed in the last pass; they are
+	// retried in the next.
+	Errors   []string `json:"errors,omitempty"`
+	Counters Counters `json:"counters"`
+}
+
+// ConfigFile tells which configuration is in force.
+type ConfigFile struct {
+	Path   string    `json:"path"`
+	Loaded time.Time `json:"loaded"`
+	// Error is why the last reload was refused; empty when it succeeded. The
+	// configuration loaded before it is still in force.
+	Error   string    `json:"error,omitempty"`
+	ErrorAt time.Time `json:"error_at,omitzero"`
+}
+
+// Maintenance tells of the maintenance file.
+type Maintenance struct {
+	Path    string    `json:"path"`
+	Present bool      `json:"present"`
+	Since   time.Time `json:"since"`
+	Reason  string    `json:"reason,omitempty"` // what the file says
+	Error   string    `json:"error,omitempty"`
+}
+
+// VIP is one service address.
+type VIP struct {
+	Address   string `json:"address"`
+	Announced bool   `json:"announced"`
+	// State is announced, draining (announced with GRACEFUL_SHUTDOWN) or
+	// withdrawn.
+	State    string    `json:"state"`
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
+	Services []string  `json:"services"`
+}
+
+// Service is one service of the configuration.
+type Service struct {
+	Name       string    `json:"name"`
+	Forwarding bool      `json:"forwarding"`
+	Reason     string    `json:"reason"`
+	Since      time.Time `json:"since"`
+	VIPs       []string  `json:"vips"`
+	Ports      []string  `json:"ports"` // 80/tcp
+	Pool       string    `json:"pool"`
+	Up         int       `json:"up"`      // members up, of the worst address family in use
+	Quorum     int       `json:"quorum"`  // members that must be up
+	Members    int       `json:"members"` // members in the pool
+}
+
+// Member is one address of one member of a pool.
+type Member struct {
+	Pool    string `json:"pool"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	// State is unknown, up, draining or down.
+	State  string    `json:"state"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+	// Weight is what the kernel has now; ConfiguredWeight is that of the
+	// configuration.
+	Weight           int `json:"weight"`
+	ConfiguredWeight int `json:"configured_weight"`
+	// LastAnswer is the last check's answer in words.
+	LastAnswer    string    `json:"last_answer"`
+	LastCheck     time.Time `json:"last_check,omitzero"`
+	LatencyMicros int64     `json:"latency_us"`
+	Checks        uint64    `json:"checks"`
+	ChecksFailed  uint64    `json:"checks_failed"`
+	// ActiveFlows and InactiveFlows are IPVS's connections to this address,
+	// summed over the services.
+	ActiveFlows   int `json:"active_flows"`
+	InactiveFlows int `json:"inactive_flows"`
+}
+
+// Peer is one BGP neighbour.
+type Peer struct {
+	Name    string    `json:"name"`
+	Address string    `json:"address"`
+	AS      uint32    `json:"as"`
+	State   string    `json:"state"` // idle, connect, active, opensent, openconfirm, established
+	Since   time.Time `json:"since"`
+	// Advertised counts the routes that the peer has from us.
+	Advertised int    `json:"advertised"`
+	LastError  string `json:"last_error,omitempty"`
+}
+
+// Counters count since the start of the process.
+type Counters struct {
+	Passes        uint64 `json:"passes"`
+	PassesFailed  uint64 `json:"passes_failed"`
+	KernelWrites  uint64 `json:"kernel_writes"` // IPVS, address and sysctl operations issued
+	Announcements uint64 `json:"announcements"`
+	Withdrawals   uint64 `json:"withdrawals"`
+	Reloads       uint64 `json:"reloads"`
+	ReloadsFailed uint64 `json:"reloads_failed"`
+	// LastPassMicros is how long the last pass took.
+	LastPassMicros int64 `json:"last_pass_us"`
+}
