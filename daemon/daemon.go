@@ -1,0 +1,318 @@
+// Package daemon is lb4d at work: it gathers what the observers see, lets plan
+// decide, and has the actuators carry it out, in one loop owned by one
+// goroutine.
+//
+// The loop compares with what the kernel and the speaker list, never with what
+// it remembers doing. So a start adopts the table that it finds, and a change
+// made by another hand is put right by the next pass.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"lb4d/bgp"
+	"lb4d/config"
+	"lb4d/control"
+	"lb4d/health"
+	"lb4d/l4"
+	"lb4d/maintenance"
+	"lb4d/plan"
+	"lb4d/tunnel"
+)
+
+// resync is how often a pass runs although nothing has told of a change: it
+// bounds how long a change made by another hand stands.
+const resync = time.Second
+
+// Options are what a daemon is started with.
+type Options struct {
+	ConfigPath string
+	Version    string
+	Log        *slog.Logger
+	// Reload asks for a reload with each value received.
+	Reload <-chan struct{}
+	// Notify tells the service manager, as sd_notify(3) does; nil: nobody.
+	Notify func(state string)
+	// Watchdog is how often the service manager wants to hear from the
+	// loop; 0: never.
+	Watchdog time.Duration
+}
+
+// table is the kernel's IPVS table. A test replaces it to fail on demand.
+type table interface {
+	List() (l4.Table, error)
+	Apply([]l4.Op) (int, error)
+}
+
+// host is what the host itself must have. A test replaces it.
+type host interface {
+	Addresses() ([]netip.Addr, error)
+	ApplyAddresses(wanted []netip.Addr) (int, error)
+	ApplySysctls([]tunnel.Sysctl) ([]tunnel.SysctlChange, error)
+}
+
+// routes is the set of announced routes. A test replaces it.
+type routes interface {
+	Set([]bgp.Route) error
+	Routes() ([]bgp.Route, error)
+}
+
+// peers are the BGP sessions. A test replaces them.
+type peers interface {
+	SetPeers([]bgp.Peer) error
+	Peers() []bgp.PeerStatus
+}
+
+// Daemon is one running lb4d.
+type Daemon struct {
+	opts    Options
+	log     *slog.Logger
+	cfg     *config.Config
+	started time.Time
+	wake    chan struct{}
+
+	health      *health.Observer
+	maintenance *maintenance.Watcher
+	table       table
+	host        host
+	routes      routes
+	peers       peers
+	speaker     *bgp.Speaker // both of them; nil in a test
+	control     *control.Server
+
+	memory   memory
+	report   reporter
+	counters control.Counters
+	cfgFile  control.ConfigFile
+	settled  bool      // a pass has been carried out
+	unread   int       // passes in a row that could not read the kernel's table
+	stopping time.Time // when the daemon was asked to stop
+}
+
+// Run runs lb4d until ctx is cancelled, then withdraws the routes, gives the
+// peers the time to hear of it, and returns. IPVS is left forwarding.
+//
+// An error is what kept it from starting, in one line.
+func Run(ctx context.Context, opts Options) error {
+	cfg, err := config.Load(opts.ConfigPath)
+	if err != nil {
+		return err
+	}
+	// The observers and the speaker must outlive ctx: while the routes are
+	// drained, the checks go on and the sessions stay up.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+
+	d, err := start(work, opts, cfg)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	return d.loop(ctx)
+}
+
+// start opens everything, in the order in which a fault is cheapest.
+func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, error) {
+	d := &Daemon{
+		opts: opts, log: opts.Log, cfg: cfg,
+		started: time.Now(),
+		wake:    make(chan struct{}, 1),
+		cfgFile: control.ConfigFile{Path: opts.ConfigPath, Loaded: time.Now()},
+	}
+	if d.opts.Notify == nil {
+		d.opts.Notify = func(string) {}
+	}
+	ok := false
+	defer func() {
+		if !ok {
+			d.close()
+		}
+	}()
+
+	kernel, err := l4.Open()
+	if err != nil {
+		return nil, err
+	}
+	d.table = kernel
+	if d.host, err = tunnel.Open(); err != nil {
+		return nil, err
+	}
+	if d.control, err = control.Listen(control.Options{
+		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Log: d.log,
+	}); err != nil {
+		return nil, err
+	}
+	if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
+		return nil, err
+	}
+	if d.memory, err = recall(cfg.StateDir); err != nil {
+		// What it tells is only which VIPs an earlier process had besides
+		// those of this configuration; without it they merely stay.
+		d.log.Warn("state not read", "err", err)
+	}
+	if d.maintenance, err = maintenance.Watch(ctx, cfg.MaintenanceFile, d.poke, d.log); err != nil {
+		return nil, err
+	}
+	d.speaker, err = bgp.Start(ctx, bgp.Options{
+		AS: cfg.BGP.AS, RouterID: cfg.BGP.RouterID, ListenPort: cfg.BGP.ListenPort,
+	}, d.log, d.poke)
+	if err != nil {
+		return nil, err
+	}
+	d.routes, d.peers = d.speaker, d.speaker
+	d.health = health.New(d.log, d.poke)
+	d.health.Set(plan.Targets(cfg))
+	ok = true
+	return d, nil
+}
+
+// poke asks for a pass. It never blocks; pokes that come before the pass are
+// one.
+func (d *Daemon) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close lets go of everything that start opened, as far as it came.
+func (d *Daemon) close() {
+	if d.health != nil {
+		d.health.Close()
+	}
+	if d.maintenance != nil {
+		d.maintenance.Close()
+	}
+	if d.speaker != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		if err := d.speaker.Close(ctx); err != nil {
+			d.log.Warn("BGP speaker not closed in order", "err", err)
+		}
+	}
+	if d.control != nil {
+		d.control.Close()
+	}
+}
+
+// loop runs passes until ctx is cancelled and the routes are out.
+func (d *Daemon) loop(ctx context.Context) error {
+	d.log.Info("started", "version", d.opts.Version, "config", d.opts.ConfigPath,
+		"vips", len(vipsOf(d.cfg)), "targets", len(plan.Targets(d.cfg)), "peers", len(d.cfg.BGP.Peers))
+	tick := time.NewTicker(resync)
+	defer tick.Stop()
+	var watchdog <-chan time.Time
+	if d.opts.Watchdog > 0 {
+		// Half the time, as sd_watchdog_enabled(3) asks.
+		t := time.NewTicker(d.opts.Watchdog / 2)
+		defer t.Stop()
+		watchdog = t.C
+	}
+	next := time.NewTimer(0)
+	defer next.Stop()
+	done := ctx.Done()
+
+	for {
+		select {
+		case <-watchdog:
+			d.opts.Notify("WATCHDOG=1")
+			continue
+		case <-d.opts.Reload:
+			d.reload()
+		case <-done:
+			done = nil
+			d.stop()
+		case <-d.wake:
+		case <-tick.C:
+		case <-next.C:
+		}
+		again := d.pass()
+		if !d.stopping.IsZero() && len(d.memory.announced) == 0 {
+			return nil
+		}
+		if !again.IsZero() {
+			next.Reset(max(0, time.Until(again)))
+		}
+	}
+}
+
+// stop begins the end: from now on each pass drains and withdraws.
+func (d *Daemon) stop() {
+	d.stopping = time.Now()
+	d.opts.Notify("STOPPING=1\nSTATUS=draining, then withdrawing all VIPs")
+	d.log.Info("stopping", "drain_time", d.cfg.BGP.DrainTime, "announced", len(d.memory.announced))
+}
+
+// reload puts a new configuration in force, as one step or not at all: all
+// that can fail comes before anything live is touched.
+func (d *Daemon) reload() {
+	d.opts.Notify(reloading())
+	defer d.opts.Notify("READY=1")
+	if err := d.tryReload(); err != nil {
+		d.counters.ReloadsFailed++
+		d.cfgFile.Error, d.cfgFile.ErrorAt = oneLine(err), time.Now()
+		d.log.Error("reload refused, the configuration in force stays", "err", d.cfgFile.Error)
+		return
+	}
+	d.counters.Reloads++
+	d.cfgFile = control.ConfigFile{Path: d.opts.ConfigPath, Loaded: time.Now()}
+	d.log.Info("reloaded", "config", d.opts.ConfigPath,
+		"vips", len(vipsOf(d.cfg)), "targets", len(plan.Targets(d.cfg)), "peers", len(d.cfg.BGP.Peers))
+}
+
+func (d *Daemon) tryReload() error {
+	cfg, err := config.Load(d.opts.ConfigPath)
+	if err != nil {
+		return err
+	}
+	if err := needsRestart(d.cfg, cfg); err != nil {
+		return err
+	}
+	if cfg.HTTP.Listen != d.cfg.HTTP.Listen {
+		if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
+			return err
+		}
+	}
+	// From here on nothing fails.
+	d.cfg = cfg
+	d.health.Set(plan.Targets(cfg))
+	return nil
+}
+
+// needsRestart refuses what cannot change while sessions and sockets are up.
+func needsRestart(old, new *config.Config) error {
+	var errs []error
+	for _, key := range []struct {
+		name     string
+		old, new any
+	}{
+		{"bgp.as", old.BGP.AS, new.BGP.AS},
+		{"bgp.router_id", old.BGP.RouterID, new.BGP.RouterID},
+		{"bgp.listen_port", old.BGP.ListenPort, new.BGP.ListenPort},
+		{"control.socket", old.Control.Socket, new.Control.Socket},
+		{"control.group", old.Control.Group, new.Control.Group},
+		{"state_dir", old.StateDir, new.StateDir},
+		{"maintenance_file", old.MaintenanceFile, new.MaintenanceFile},
+	} {
+		if key.old != key.new {
+			errs = append(errs, fmt.Errorf("%s: cannot change from %v to %v in a running daemon; restart lb4d", key.name, key.old, key.new))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// vipsOf lists the VIPs of a configuration, each once.
+func vipsOf(cfg *config.Config) map[netip.Addr]bool {
+	vips := map[netip.Addr]bool{}
+	for _, s := range cfg.Services {
+		for _, vip := range s.VIPs {
+			vips[vip] = true
+		}
+	}
+	return vips
+}

@@ -1,0 +1,207 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"lb4d/bgp"
+	"lb4d/config"
+	"lb4d/l4"
+	"lb4d/plan"
+	"lb4d/tunnel"
+)
+
+// maxUnread is how many passes in a row may fail to read the kernel's table
+// before the routes are withdrawn. One that fails proves nothing of the
+// forwarding, and all hosts could meet the same fault at once.
+const maxUnread = 3
+
+// pass observes, decides and applies once. It returns when the decision
+// changes by the mere passing of time; zero: never.
+//
+// The order is what keeps traffic whole: what must go is withdrawn before the
+// table is touched, and what is new is announced after a read-back has shown
+// its table in the kernel. A failed operation does not hold up the others; it
+// is tried again by the next pass.
+func (d *Daemon) pass() (again time.Time) {
+	begin := time.Now()
+	var errs []error
+	note := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+
+	announced, err := d.announcedVIPs()
+	note(err)
+	listed, err := d.table.List()
+	note(err)
+	if err != nil {
+		d.unread++
+	} else {
+		d.unread = 0
+	}
+	configured := vipsOf(d.cfg)
+	obs := plan.Observations{
+		Now:           begin,
+		Health:        d.health.Statuses(),
+		Maintenance:   d.maintenance.State(),
+		Stopping:      d.stopping,
+		Listed:        listed,
+		Announced:     announced,
+		Owned:         d.memory.owned,
+		LastAnnounced: d.memory.lastAnnounced,
+		LeavingSince:  d.memory.leavingSince,
+	}
+	decision := plan.Decide(d.cfg, obs)
+	vips := decision.VIPs
+
+	switch {
+	case !d.settled && decision.Waiting > 0:
+		// Nothing may be touched yet. Each check answers or times out, so
+		// the wait is bounded.
+	case d.unread > 0:
+		vips = d.withoutTable(decision, announced, err)
+		note(d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)))
+	default:
+		note(d.routes.Set(plan.Routes(only(vips, announced), d.cfg.BGP.Communities)))
+		listed, vips = d.apply(decision, configured, listed, note)
+		note(d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)))
+		// The routes stand before the first session is up, so that the peers'
+		// first view is the whole one.
+		note(d.peers.SetPeers(peersOf(d.cfg)))
+		if !d.settled {
+			d.settled = true
+			defer d.opts.Notify("READY=1")
+		}
+	}
+
+	announced, err = d.announcedVIPs()
+	note(err)
+	d.count(announced)
+	d.memory.note(begin, configured, announced, decision.Leaving)
+
+	d.counters.Passes++
+	if len(errs) > 0 {
+		d.counters.PassesFailed++
+	}
+	d.counters.LastPassMicros = time.Since(begin).Microseconds()
+	d.publish(decision, vips, listed, obs, errs)
+	return decision.Next
+}
+
+// apply makes the kernel equal to the decision and reads it back: it returns
+// the table that is there then, and the VIPs that it bears out.
+func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, listed l4.Table, note func(error)) (l4.Table, []plan.VIP) {
+	// Owned before added: should the process die in between, the next one
+	// knows whose they are.
+	note(d.memory.own(slices.AppendSeq(slices.Clone(d.memory.owned), maps.Keys(configured))))
+
+	changes, err := d.host.ApplySysctls(tunnel.LB4Sysctls())
+	note(err)
+	for _, c := range changes {
+		d.log.Info("sysctl set", "key", c.Key, "was", c.Was, "now", c.Value, "why", c.Why)
+	}
+	d.counters.KernelWrites += uint64(len(changes))
+
+	written, err := d.host.ApplyAddresses(decision.Addresses)
+	note(err)
+	ops := l4.Diff(d.ours(listed), decision.Table)
+	if len(ops) > 0 {
+		applied, err := d.table.Apply(ops)
+		note(err)
+		written += applied
+		d.report.table(d.log, ops, applied)
+	}
+	d.counters.KernelWrites += uint64(written)
+
+	if len(ops) > 0 {
+		if listed, err = d.table.List(); err != nil {
+			note(err)
+			listed = nil
+		}
+	}
+	addresses, err := d.host.Addresses()
+	note(err)
+
+	// Owned until it is gone from the kernel.
+	owned := slices.AppendSeq(slices.Clone(addresses), maps.Keys(configured))
+	for _, s := range d.ours(listed) {
+		owned = append(owned, s.VIP)
+	}
+	note(d.memory.own(owned))
+	return listed, decision.Verify(listed, addresses)
+}
+
+// ours are the services on VIPs that this daemon owns. All others belong to
+// another tool and are left alone.
+func (d *Daemon) ours(table l4.Table) l4.Table {
+	var ours l4.Table
+	for _, s := range table {
+		if _, own := slices.BinarySearchFunc(d.memory.owned, s.VIP, netip.Addr.Compare); own {
+			ours = append(ours, s)
+		}
+	}
+	return ours
+}
+
+// withoutTable is what becomes of the VIPs while the kernel's table cannot be
+// read: nothing new is announced, and what is announced stays for maxUnread
+// passes, unless it was to be withdrawn anyway.
+func (d *Daemon) withoutTable(decision plan.Decision, announced map[netip.Addr]bool, err error) []plan.VIP {
+	vips := slices.Clone(decision.VIPs)
+	for i, v := range vips {
+		if v.State == plan.Withdrawn || (announced[v.Addr] && d.unread < maxUnread) {
+			continue
+		}
+		vips[i].State, vips[i].Reason = plan.Withdrawn, "the kernel's table cannot be read: "+oneLine(err)
+	}
+	return vips
+}
+
+// announcedVIPs are the VIPs that the speaker lists.
+func (d *Daemon) announcedVIPs() (map[netip.Addr]bool, error) {
+	list, err := d.routes.Routes()
+	if err != nil {
+		return d.memory.announced, err
+	}
+	vips := make(map[netip.Addr]bool, len(list))
+	for _, r := range list {
+		vips[r.Prefix.Addr()] = true
+	}
+	return vips, nil
+}
+
+// only are those of the VIPs that are announced now.
+func only(vips []plan.VIP, announced map[netip.Addr]bool) []plan.VIP {
+	return slices.DeleteFunc(slices.Clone(vips), func(v plan.VIP) bool { return !announced[v.Addr] })
+}
+
+// peersOf are the sessions that the configuration asks for.
+func peersOf(cfg *config.Config) []bgp.Peer {
+	var peers []bgp.Peer
+	for _, p := range cfg.BGP.Peers {
+		peers = append(peers, bgp.Peer{
+			Name: p.Name, Address: p.Address, Port: p.Port, AS: p.AS,
+			Password: string(p.Password), HoldTime: cfg.BGP.HoldTime,
+		})
+	}
+	return peers
+}
+
+// oneLine writes an error on one line.
+func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	var faults config.Faults
+	if errors.As(err, &faults) && len(faults) > 1 {
+		return fmt.Sprintf("%s (and %d more; lb4d -check tells all)", faults[0], len(faults)-1)
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}

@@ -1,0 +1,293 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"lb4d/control"
+	"lb4d/health"
+	"lb4d/l4"
+	"lb4d/plan"
+)
+
+// reporter tells of changes once: it keeps what was told last.
+type reporter struct {
+	vips     map[netip.Addr]toldVIP
+	services map[string]toldService
+	errors   []string
+	summary  string
+}
+
+type toldVIP struct {
+	state  plan.VIPState
+	reason string
+	since  time.Time
+}
+
+type toldService struct {
+	forwarding bool
+	since      time.Time
+}
+
+// maxNamed bounds how many VIPs, operations or errors a log line names.
+const maxNamed = 8
+
+// few names the first of many.
+func few(all []string) string {
+	if len(all) > maxNamed {
+		return fmt.Sprintf("%s and %d more", strings.Join(all[:maxNamed], " "), len(all)-maxNamed)
+	}
+	return strings.Join(all, " ")
+}
+
+// table logs operations that were issued to the kernel.
+func (r *reporter) table(log *slog.Logger, ops []l4.Op, applied int) {
+	for _, op := range ops[:min(len(ops), maxNamed)] {
+		log.Info("ipvs: " + op.String())
+	}
+	if len(ops) > maxNamed {
+		log.Info("ipvs: further operations", "count", len(ops)-maxNamed)
+	}
+	if applied < len(ops) {
+		log.Warn("ipvs: operations failed, to be tried again", "failed", len(ops)-applied)
+	}
+}
+
+// tellVIPs logs the VIPs whose state changed, those with one new state and one
+// reason on one line.
+func (r *reporter) tellVIPs(log *slog.Logger, now time.Time, vips []plan.VIP) {
+	type group struct {
+		state  plan.VIPState
+		reason string
+	}
+	groups := map[group][]string{}
+	var order []group
+	told := make(map[netip.Addr]toldVIP, len(vips))
+	for _, v := range vips {
+		last, known := r.vips[v.Addr]
+		if known && last.state == v.State {
+			// A changed reason alone is a changed state of maintenance or
+			// members; those are logged where they happen.
+			told[v.Addr] = toldVIP{v.State, v.Reason, last.since}
+			continue
+		}
+		told[v.Addr] = toldVIP{v.State, v.Reason, now}
+		g := group{v.State, v.Reason}
+		if groups[g] == nil {
+			order = append(order, g)
+		}
+		groups[g] = append(groups[g], v.Addr.String())
+	}
+	for _, g := range order {
+		log.Info("vip "+g.state.String(), "vips", few(groups[g]), "reason", g.reason)
+	}
+	var gone []string
+	for addr := range r.vips {
+		if _, ok := told[addr]; !ok {
+			gone = append(gone, addr.String())
+		}
+	}
+	if len(gone) > 0 {
+		slices.Sort(gone)
+		log.Info("vip removed", "vips", few(gone), "reason", "no longer in the configuration")
+	}
+	r.vips = told
+}
+
+func (r *reporter) tellServices(log *slog.Logger, now time.Time, services []plan.Service) {
+	told := make(map[string]toldService, len(services))
+	for _, s := range services {
+		last, known := r.services[s.Config.Name]
+		if known && last.forwarding == s.Forwarding {
+			told[s.Config.Name] = last
+			continue
+		}
+		told[s.Config.Name] = toldService{s.Forwarding, now}
+		if s.Forwarding {
+			log.Info("service forwarding", "service", s.Config.Name, "reason", s.Reason)
+		} else if known {
+			log.Warn("service not forwarding", "service", s.Config.Name, "reason", s.Reason)
+		}
+	}
+	r.services = told
+}
+
+// tellErrors logs the errors that the pass before did not have.
+func (r *reporter) tellErrors(log *slog.Logger, errs []string) {
+	for i, e := range errs {
+		if !slices.Contains(r.errors, e) && i < maxNamed {
+			log.Error("pass incomplete, to be tried again", "err", e)
+		}
+	}
+	if len(errs) == 0 && len(r.errors) > 0 {
+		log.Info("pass complete again")
+	}
+	r.errors = errs
+}
+
+// count counts the routes that came and went since the pass before.
+func (d *Daemon) count(announced map[netip.Addr]bool) {
+	for vip := range announced {
+		if !d.memory.announced[vip] {
+			d.counters.Announcements++
+		}
+	}
+	for vip := range d.memory.announced {
+		if !announced[vip] {
+			d.counters.Withdrawals++
+		}
+	}
+}
+
+// publish logs what changed and shows the state that the pass has left.
+func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Table, obs plan.Observations, errs []error) {
+	now := obs.Now
+	texts := make([]string, 0, len(errs))
+	for _, err := range errs {
+		texts = append(texts, oneLine(err))
+	}
+	d.report.tellServices(d.log, now, decision.Services)
+	d.report.tellVIPs(d.log, now, vips)
+	d.report.tellErrors(d.log, texts)
+
+	st := &control.Status{
+		Version: d.opts.Version, PID: os.Getpid(),
+		Started: d.started, Updated: now,
+		State:    "running",
+		Config:   d.cfgFile,
+		Errors:   texts,
+		Counters: d.counters,
+		Maintenance: control.Maintenance{
+			Path: obs.Maintenance.Path, Present: obs.Maintenance.Present,
+			Since: obs.Maintenance.Since, Reason: obs.Maintenance.Reason, Error: oneLine(obs.Maintenance.Err),
+		},
+	}
+	st.Host, _ = os.Hostname()
+	switch {
+	case !d.stopping.IsZero():
+		st.State = "stopping"
+	case !d.settled:
+		st.State = "starting"
+	}
+	for _, v := range vips {
+		told := d.report.vips[v.Addr]
+		st.VIPs = append(st.VIPs, control.VIP{
+			Address: v.Addr.String(), Announced: v.State != plan.Withdrawn, State: v.State.String(),
+			Reason: v.State.String() + ": " + v.Reason, Since: told.since, Services: v.Services,
+		})
+	}
+	for _, s := range decision.Services {
+		st.Services = append(st.Services, d.showService(s))
+	}
+	loads := loads(listed)
+	for _, m := range decision.Members {
+		st.Members = append(st.Members, showMember(m, loads[m.Addr]))
+	}
+	for _, p := range d.peers.Peers() {
+		st.Peers = append(st.Peers, control.Peer{
+			Name: p.Name, Address: p.Address.String(), AS: p.AS, State: p.State, Since: p.Since,
+			Advertised: p.Advertised, LastError: p.LastError,
+		})
+	}
+	st.Summary = summary(st, decision.Waiting)
+	if st.Summary != d.report.summary {
+		d.report.summary = st.Summary
+		d.opts.Notify("STATUS=" + st.Summary)
+	}
+	d.control.Publish(st)
+}
+
+func (d *Daemon) showService(s plan.Service) control.Service {
+	out := control.Service{
+		Name: s.Config.Name, Forwarding: s.Forwarding, Reason: s.Reason,
+		Since: d.report.services[s.Config.Name].since,
+		Pool:  s.Config.Pool, Up: s.Up, Quorum: s.Quorum, Members: s.Members,
+	}
+	for _, vip := range s.Config.VIPs {
+		out.VIPs = append(out.VIPs, vip.String())
+	}
+	for _, p := range s.Config.Ports {
+		out.Ports = append(out.Ports, fmt.Sprintf("%d/%s", p.Number, p.Protocol))
+	}
+	return out
+}
+
+// load is what the kernel has for one address over all services.
+type load struct {
+	weight           int
+	active, inactive int
+}
+
+func loads(listed l4.Table) map[netip.Addr]load {
+	out := map[netip.Addr]load{}
+	for _, s := range listed {
+		for _, d := range s.Destinations {
+			l := out[d.Addr]
+			l.weight = max(l.weight, d.Weight)
+			l.active += d.ActiveConns
+			l.inactive += d.InactiveConns
+			out[d.Addr] = l
+		}
+	}
+	return out
+}
+
+func showMember(m plan.Member, l load) control.Member {
+	return control.Member{
+		Pool: m.Pool, Name: m.Member, Address: m.Addr.String(),
+		State: m.Status.State.String(), Reason: m.Reason, Since: m.Status.Since,
+		Weight: l.weight, ConfiguredWeight: m.ConfiguredWeight,
+		LastAnswer: m.Status.LastAnswer, LastCheck: m.Status.LastCheck,
+		LatencyMicros: m.Status.Latency.Microseconds(),
+		Checks:        m.Status.ChecksTotal, ChecksFailed: m.Status.FailedTotal,
+		ActiveFlows: l.active, InactiveFlows: l.inactive,
+	}
+}
+
+// summary is the state of the daemon in one sentence.
+func summary(st *control.Status, waiting int) string {
+	if st.State == "starting" {
+		return fmt.Sprintf("starting: waiting for the first answer of %d checks", waiting)
+	}
+	announced, up, members, established := 0, 0, map[string]bool{}, 0
+	var why map[string]bool = map[string]bool{}
+	for _, v := range st.VIPs {
+		if v.Announced {
+			announced++
+		} else {
+			why[v.Reason] = true
+		}
+	}
+	for _, m := range st.Members {
+		members[m.Address] = true
+		if m.State == health.Up.String() {
+			up++
+		}
+	}
+	for _, p := range st.Peers {
+		if p.State == "established" {
+			established++
+		}
+	}
+	s := fmt.Sprintf("%d of %d VIPs announced to %d of %d peers, %d of %d members up",
+		announced, len(st.VIPs), established, len(st.Peers), up, len(members))
+	if st.State == "stopping" {
+		s = "stopping: " + s
+	}
+	if len(why) > 0 {
+		s += "; " + few(slices.Sorted(maps.Keys(why)))
+	}
+	if st.Config.Error != "" {
+		s += "; last reload refused"
+	}
+	if len(st.Errors) > 0 {
+		s += fmt.Sprintf("; %d errors", len(st.Errors))
+	}
+	return s
+}

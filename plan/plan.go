@@ -1,0 +1,233 @@
+// Package plan decides. Decide is a pure function from the configuration and
+// what was observed to what should be: the IPVS table, the local addresses and
+// the routes, each with its reason in words. It reads no clock, touches no
+// kernel and remembers nothing.
+package plan
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"lb4d/bgp"
+	"lb4d/config"
+	"lb4d/health"
+	"lb4d/l4"
+	"lb4d/maintenance"
+)
+
+// Linger is how long the table of a VIP that left the configuration stays
+// after its withdrawal: the routers need a moment to stop sending, and what
+// they send meanwhile must still be forwarded.
+const Linger = 2 * time.Second
+
+// Observations are all that a decision depends on besides the configuration.
+type Observations struct {
+	Now         time.Time
+	Health      map[health.Target]health.Status
+	Maintenance maintenance.State
+	// Stopping is when the daemon was asked to stop; zero: it was not.
+	Stopping time.Time
+	// Listed is the kernel's whole table, other tools' services included.
+	Listed l4.Table
+	// Announced holds the VIPs that the speaker announces now.
+	Announced map[netip.Addr]bool
+	// Owned are the VIPs that this daemon has configured at some time and
+	// not yet removed, beyond those of the present configuration.
+	Owned []netip.Addr
+	// LastAnnounced is when a VIP that has left the configuration was last
+	// seen announced.
+	LastAnnounced map[netip.Addr]time.Time
+	// LeavingSince is when a destination was first found to have left the
+	// configuration.
+	LeavingSince map[Leaver]time.Time
+}
+
+// Leaver is a destination in the kernel's table that the configuration no
+// longer has. It keeps its flows, at weight 0, until they have ended.
+type Leaver struct {
+	Service l4.Key
+	Addr    netip.Addr
+}
+
+// Decision is what should be.
+type Decision struct {
+	// Waiting counts the checks that have not answered yet. A process that
+	// starts applies nothing before it is 0: the weights found in the kernel
+	// are better than what it knows. After that a member that joins is left
+	// as it is found, and holds nothing up.
+	Waiting int
+	// Table is the wanted part of the kernel's table: all services on owned
+	// VIPs.
+	Table l4.Table
+	// Addresses are the VIPs that must be local.
+	Addresses []netip.Addr
+	VIPs      []VIP     // in the order of their addresses
+	Services  []Service // in the order of the configuration
+	Members   []Member  // by pool, name, address
+	Leaving   []Leaver
+	// Next is when the decision changes by the mere passing of time; zero:
+	// never.
+	Next time.Time
+}
+
+// VIPState is what becomes of a VIP's route.
+type VIPState int
+
+// The states of a VIP.
+const (
+	Withdrawn VIPState = iota
+	// Draining: announced with GRACEFUL_SHUTDOWN until drain_time is over.
+	Draining
+	Announced
+)
+
+// String is the state's name in status, metrics and logs.
+func (s VIPState) String() string {
+	return [...]string{"withdrawn", "draining", "announced"}[s]
+}
+
+// VIP is the decision on one service address.
+type VIP struct {
+	Addr     netip.Addr
+	State    VIPState
+	Reason   string
+	Services []string // names
+}
+
+// Service is the decision on one service.
+type Service struct {
+	Config     config.Service
+	Forwarding bool
+	Reason     string
+	// Up, Quorum and Members are those of the address family that is worst
+	// off.
+	Up, Quorum, Members int
+
+	families []family
+}
+
+// Member is the decision on one address of one member.
+type Member struct {
+	health.Target
+	Status health.Status
+	// Weight is what its destinations should have now.
+	Weight           int
+	ConfiguredWeight int
+	Reason           string
+}
+
+// Targets lists what must be probed, and how: one target for each address
+// family of a member that some VIP in front of its pool needs, or its only
+// address where no service uses the pool yet.
+func Targets(cfg *config.Config) map[health.Target]health.Check {
+	targets := map[health.Target]health.Check{}
+	for _, pool := range cfg.Pools {
+		v4, v6 := familiesInUse(cfg, pool.Name)
+		check := health.Check(pool.Check)
+		for _, m := range pool.Members {
+			if m.Address.IsValid() && (v4 || !v6) {
+				targets[health.Target{Pool: pool.Name, Member: m.Name, Addr: m.Address}] = check
+			}
+			if m.Address6.IsValid() && (v6 || !m.Address.IsValid()) {
+				targets[health.Target{Pool: pool.Name, Member: m.Name, Addr: m.Address6}] = check
+			}
+		}
+	}
+	return targets
+}
+
+func familiesInUse(cfg *config.Config, pool string) (v4, v6 bool) {
+	for _, s := range cfg.Services {
+		if s.Pool != pool {
+			continue
+		}
+		for _, vip := range s.VIPs {
+			v4 = v4 || vip.Is4()
+			v6 = v6 || vip.Is6()
+		}
+	}
+	return v4, v6
+}
+
+// Decide tells what should be, and why.
+func Decide(cfg *config.Config, obs Observations) Decision {
+	p := &planner{cfg: cfg, obs: obs, listed: index(obs.Listed)}
+	p.members()
+	p.services()
+	p.table()
+	p.vips()
+	return p.d
+}
+
+type planner struct {
+	cfg    *config.Config
+	obs    Observations
+	listed map[l4.Key]l4.Service
+	d      Decision
+}
+
+func index(table l4.Table) map[l4.Key]l4.Service {
+	m := make(map[l4.Key]l4.Service, len(table))
+	for _, s := range table {
+		m[s.Key] = s
+	}
+	return m
+}
+
+// changesAt notes a moment at which the decision will be another one.
+func (p *planner) changesAt(t time.Time) {
+	if t.After(p.obs.Now) && (p.d.Next.IsZero() || t.Before(p.d.Next)) {
+		p.d.Next = t
+	}
+}
+
+// members lists every probed address with its state in words.
+func (p *planner) members() {
+	for target := range Targets(p.cfg) {
+		pool, _ := p.cfg.Pool(target.Pool)
+		i := slices.IndexFunc(pool.Members, func(m config.Member) bool { return m.Name == target.Member })
+		m := Member{
+			Target:           target,
+			Status:           p.obs.Health[target],
+			ConfiguredWeight: pool.Members[i].Weight,
+		}
+		switch m.Status.State {
+		case health.Up:
+			m.Weight, m.Reason = m.ConfiguredWeight, "up: "+m.Status.LastAnswer
+		case health.Draining:
+			m.Reason = "draining: " + m.Status.LastAnswer + ", flows in progress stay"
+		case health.Down:
+			m.Reason = "down: " + m.Status.LastAnswer
+		case health.Unknown:
+			m.Reason = "unknown: no answer to the first check yet"
+			p.d.Waiting++
+		}
+		p.d.Members = append(p.d.Members, m)
+	}
+	slices.SortFunc(p.d.Members, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Member, b.Member), a.Addr.Compare(b.Addr))
+	})
+}
+
+// Routes are the routes of those VIPs that are announced or draining.
+func Routes(vips []VIP, communities []uint32) []bgp.Route {
+	var routes []bgp.Route
+	for _, v := range vips {
+		if v.State == Withdrawn {
+			continue
+		}
+		r := bgp.Route{
+			Prefix:      netip.PrefixFrom(v.Addr, v.Addr.BitLen()),
+			Communities: slices.Clone(communities),
+		}
+		if v.State == Draining {
+			r.Communities = append(r.Communities, bgp.GracefulShutdown)
+		}
+		slices.Sort(r.Communities)
+		r.Communities = slices.Compact(r.Communities)
+		routes = append(routes, r)
+	}
+	return routes
+}

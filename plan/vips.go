@@ -1,0 +1,163 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"lb4d/config"
+	"lb4d/health"
+	"lb4d/l4"
+	"lb4d/maintenance"
+)
+
+// vips decides which routes are announced. The first reason found is the one
+// that is told, so they stand in the order in which an operator asks.
+func (p *planner) vips() {
+	byVIP := map[netip.Addr][]Service{}
+	for _, s := range p.d.Services {
+		for _, vip := range s.Config.VIPs {
+			byVIP[vip] = append(byVIP[vip], s)
+		}
+	}
+	for vip, services := range byVIP {
+		v := VIP{Addr: vip}
+		for _, s := range services {
+			v.Services = append(v.Services, s.Config.Name)
+		}
+		v.State, v.Reason = p.route(vip, services)
+		p.d.VIPs = append(p.d.VIPs, v)
+	}
+	slices.SortFunc(p.d.VIPs, func(a, b VIP) int { return a.Addr.Compare(b.Addr) })
+}
+
+func (p *planner) route(vip netip.Addr, services []Service) (VIPState, string) {
+	// A VIP that is new, by a start or a reload, waits until all members that
+	// carry it have answered: announced sooner, it would draw all its traffic
+	// to the first one that did. One that is announced already stays so while
+	// a member joins.
+	if n := p.waiting(services); n > 0 && !p.obs.Announced[vip] {
+		return Withdrawn, fmt.Sprintf("waiting for the first answer of %s", count(n, "check"))
+	}
+	for _, s := range services {
+		if f := s.in(vip); !f.forwarding() {
+			return Withdrawn, s.reason(f)
+		}
+	}
+	if !p.obs.Stopping.IsZero() {
+		return p.drain(vip, p.obs.Stopping.Add(p.cfg.BGP.DrainTime), "lb4d is stopping")
+	}
+	if m := p.obs.Maintenance; m.Present {
+		return p.drain(vip, m.Since.Add(p.cfg.BGP.DrainTime), maintenanceReason(m))
+	}
+	var reasons []string
+	for _, s := range services {
+		reasons = append(reasons, s.reason(s.in(vip)))
+	}
+	return Announced, strings.Join(reasons, ", ")
+}
+
+// drain is the state of a VIP that somebody wants out: as long as drain_time
+// is not over, one that is announced stays so, with GRACEFUL_SHUTDOWN. One
+// that is not announced is never announced for it.
+func (p *planner) drain(vip netip.Addr, until time.Time, reason string) (VIPState, string) {
+	if p.obs.Announced[vip] && p.obs.Now.Before(until) {
+		p.changesAt(until)
+		return Draining, reason
+	}
+	return Withdrawn, reason
+}
+
+func maintenanceReason(m maintenance.State) string {
+	reason := "maintenance file " + m.Path
+	if m.Reason != "" {
+		reason += " (" + m.Reason + ")"
+	}
+	return reason
+}
+
+// waiting counts the members behind the services that have not answered yet.
+func (p *planner) waiting(services []Service) int {
+	n := 0
+	for _, m := range p.d.Members {
+		if m.Status.State == health.Unknown &&
+			slices.ContainsFunc(services, func(s Service) bool { return s.Config.Pool == m.Pool }) {
+			n++
+		}
+	}
+	return n
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// Verify takes back the announcement of every VIP that the read-back does not
+// bear out: the table that the kernel lists must forward each of its services
+// to a quorum of members, and the VIP must be a local address. Forward first,
+// announce second.
+func (d *Decision) Verify(listed l4.Table, addresses []netip.Addr) []VIP {
+	have := index(listed)
+	vips := slices.Clone(d.VIPs)
+	for i, v := range vips {
+		if v.State == Withdrawn {
+			continue
+		}
+		if fault := d.fault(v.Addr, have, addresses); fault != "" {
+			vips[i].State, vips[i].Reason = Withdrawn, fault
+		}
+	}
+	return vips
+}
+
+func (d *Decision) fault(vip netip.Addr, have map[l4.Key]l4.Service, addresses []netip.Addr) string {
+	if !slices.Contains(addresses, vip) {
+		return "the VIP is not a local address"
+	}
+	for _, want := range d.Table {
+		if want.VIP != vip {
+			continue
+		}
+		got, ok := have[want.Key]
+		if !ok {
+			return fmt.Sprintf("%s is not in the kernel's table", want.Key)
+		}
+		if got.Scheduler != want.Scheduler || got.Flags != want.Flags {
+			return fmt.Sprintf("%s has scheduler %s %s in the kernel, want %s %s",
+				want.Key, got.Scheduler, got.Flags, want.Scheduler, want.Flags)
+		}
+		carrying, quorum := carrying(got), d.quorum(vip, want.Key)
+		if carrying < quorum {
+			return fmt.Sprintf("%s has %d destinations in the kernel that take new flows, quorum %d", want.Key, carrying, quorum)
+		}
+	}
+	return ""
+}
+
+// carrying counts the destinations that take new flows.
+func carrying(s l4.Service) int {
+	n := 0
+	for _, d := range s.Destinations {
+		if d.Tunnel && d.Weight > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// quorum is the quorum of the service that owns the key.
+func (d *Decision) quorum(vip netip.Addr, key l4.Key) int {
+	for _, s := range d.Services {
+		if slices.Contains(s.Config.VIPs, vip) && slices.ContainsFunc(s.Config.Ports, func(p config.Port) bool {
+			return p.Number == key.Port && protocol(p) == key.Protocol
+		}) {
+			return s.in(vip).quorum
+		}
+	}
+	return 1
+}
