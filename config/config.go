@@ -8,6 +8,8 @@ package config
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,6 +26,17 @@ type Config struct {
 	Pools    []Pool    // sorted by name
 	Services []Service // sorted by name
 	HTTP     HTTP
+}
+
+// Pool finds a pool by its name.
+func (c *Config) Pool(name string) (Pool, bool) {
+	i, found := slices.BinarySearchFunc(c.Pools, name, func(p Pool, name string) int {
+		return strings.Compare(p.Name, name)
+	})
+	if !found {
+		return Pool{}, false
+	}
+	return c.Pools[i], true
 }
 
 // Control is the unix socket on which lbctl talks to the daemon.
@@ -49,7 +62,8 @@ type BGP struct {
 	// DrainTime passes between GRACEFUL_SHUTDOWN (RFC 8326) and the
 	// withdrawal; 0: withdraw at once.
 	DrainTime time.Duration
-	// Communities are attached to every route, RFC 1997, as 32-bit values.
+	// Communities are attached to every route, RFC 1997, as 32-bit values;
+	// sorted.
 	Communities []uint32
 	Peers       []Peer // sorted by name
 }
