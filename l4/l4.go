@@ -57,6 +57,11 @@ type Key struct {
 	Protocol Protocol
 }
 
+// String is VIP:port/protocol.
+func (k Key) String() string {
+	return netip.AddrPortFrom(k.VIP, k.Port).String() + "/" + k.Protocol.String()
+}
+
 // Service is one IPVS virtual service with its destinations.
 type Service struct {
 	Key
