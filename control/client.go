@@ -1,0 +1,146 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// The bounds of a Client.
+const (
+	// clientTimeout bounds one question with its answer.
+	clientTimeout = 5 * time.Second
+	// maxAnswer is above what tens of thousands of members take.
+	maxAnswer = 32 << 20
+)
+
+// Client asks the daemon that listens on a unix socket. Its errors are for
+// people: one line that says what to do.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient is a client of the daemon on socket; empty: DefaultSocket. It
+// connects anew for each question.
+func NewClient(socket string) *Client {
+	if socket == "" {
+		socket = DefaultSocket
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{
+		Transport: &http.Transport{
+			DialContext:            dial,
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: maxHeaderBytes,
+		},
+		// The daemon redirects nobody.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Status is the latest status of the daemon.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	body, err := c.RawStatus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var st Status
+	if err := json.Unmarshal(body, &st); err != nil {
+		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and lb4d of the same version? (lbctl version)", c.socket, err)
+	}
+	return &st, nil
+}
+
+// RawStatus is the latest status as the daemon sent it, valid JSON. It has the
+// fields that a newer daemon knows and Status does not.
+func (c *Client) RawStatus(ctx context.Context) ([]byte, error) {
+	body, err := c.get(ctx, "/v1/status")
+	if err != nil {
+		return nil, err
+	}
+	if !json.Valid(body) {
+		return nil, fmt.Errorf("reading the answer on %s: it is no JSON: is it lb4d that listens there?", c.socket)
+	}
+	return body, nil
+}
+
+// get is the body that the daemon answers with 200.
+func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	defer cancel()
+	// The host is a formality; the dialer knows the socket only.
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lb4d"+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s: %w", path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, c.explain(err)
+	case len(body) > maxAnswer:
+		return nil, fmt.Errorf("reading the answer on %s: it has more than %d MiB: is it lb4d that listens there?", c.socket, maxAnswer>>20)
+	case resp.StatusCode != http.StatusOK:
+		line, _, _ := bytes.Cut(body[:min(len(body), 200)], []byte("\n"))
+		return nil, fmt.Errorf("asking %s for %s: answered %s: %s", c.socket, path, resp.Status, line)
+	}
+	return body, nil
+}
+
+// explain says what an error of the transport means for the one who asks.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no lb4d answers on %s: is it running? (systemctl status lb4d)", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("no permission to ask lb4d on %s: you need to be root%s", c.socket, orInGroup(c.socket))
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("lb4d on %s gave no answer within %s: it may be stuck (journalctl -u lb4d)", c.socket, clientTimeout)
+	}
+	var get *url.Error // which repeats what is asked
+	if errors.As(err, &get) {
+		err = get.Err
+	}
+	return fmt.Errorf("asking lb4d on %s: %w", c.socket, cause(err))
+}
+
+// orInGroup names the group that may use the socket, as far as can be seen
+// from here.
+func orInGroup(socket string) string {
+	info, err := os.Stat(socket)
+	if err != nil {
+		return " or in group lb" // the default, where the directory is closed to us
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || stat.Gid == 0 || info.Mode().Perm()&0o020 == 0 {
+		return ""
+	}
+	gid := strconv.FormatUint(uint64(stat.Gid), 10)
+	if g, err := user.LookupGroupId(gid); err == nil {
+		return " or in group " + g.Name
+	}
+	return " or in group " + gid
+}

@@ -1,0 +1,272 @@
+package control
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// maxLabel bounds a label's value in bytes. Reasons hold what a maintenance
+// file says, and there is one reason for each VIP at any time.
+const maxLabel = 256
+
+// states that the one-hot metrics count through. A state that is none of them
+// is added as it is, so that nothing hides.
+var (
+	daemonStates = []string{"starting", "running", "stopping"}
+	vipStates    = []string{"announced", "draining", "withdrawn"}
+	memberStates = []string{"unknown", "up", "draining", "down"}
+)
+
+// family is one metric: its description and whether it counts.
+type family struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+var families []family // all of them, for Describe
+
+func gauge(name, help string, labels ...string) family {
+	return newFamily(prometheus.GaugeValue, name, help, labels)
+}
+
+func counter(name, help string, labels ...string) family {
+	return newFamily(prometheus.CounterValue, name, help, labels)
+}
+
+func newFamily(kind prometheus.ValueType, name, help string, labels []string) family {
+	f := family{prometheus.NewDesc("lb4d_"+name, help, labels, nil), kind}
+	families = append(families, f)
+	return f
+}
+
+var (
+	buildInfo  = gauge("build_info", "The version of lb4d that runs; always 1.", "version")
+	stateNow   = gauge("state", "1 for the state that lb4d is in: starting until its first complete pass, running, or stopping.", "state")
+	lastUpdate = gauge("last_update_timestamp_seconds", "When the latest pass over the configuration, the checks and the kernel ended. It grows old when lb4d is stuck.")
+	lastErrors = gauge("last_pass_errors", "Operations that failed in the latest pass; they are tried again in the next.")
+	lastPass   = gauge("last_pass_duration_seconds", "How long the latest pass took.")
+
+	passes        = counter("passes_total", "Passes made.")
+	passesFailed  = counter("passes_failed_total", "Passes in which an operation failed.")
+	kernelWrites  = counter("kernel_writes_total", "IPVS, address and sysctl operations issued to the kernel. In steady state there are none.")
+	announcements = counter("announcements_total", "VIPs announced over BGP.")
+	withdrawals   = counter("withdrawals_total", "VIPs withdrawn over BGP.")
+
+	reloads       = counter("config_reloads_total", "Reloads that put a new configuration in force.")
+	reloadsFailed = counter("config_reloads_failed_total", "Reloads that were refused; the configuration before them stayed in force.")
+	reloadOK      = gauge("config_last_reload_successful", "0 if the last reload was refused, 1 otherwise.")
+	reloadTime    = gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded.")
+
+	maintenancePresent = gauge("maintenance_file_present", "1 while the maintenance file exists, which withdraws every VIP.")
+	maintenanceError   = gauge("maintenance_file_error", "1 while the maintenance file cannot be examined.")
+	maintenanceChange  = gauge("maintenance_last_change_timestamp_seconds", "When the maintenance file was last seen to appear or disappear.")
+
+	vipAnnounced = gauge("vip_announced", "1 while the VIP is announced over BGP, draining included.", "vip")
+	vipState     = gauge("vip_state", "1 for the state that the VIP is in: announced, draining (announced with GRACEFUL_SHUTDOWN) or withdrawn.", "vip", "state")
+	vipReason    = gauge("vip_reason", "Why the VIP is in its state, in the words of the log and of lbctl; always 1, one reason at a time.", "vip", "reason")
+	vipChange    = gauge("vip_last_change_timestamp_seconds", "When the VIP entered its state.", "vip")
+	vipService   = gauge("vip_service_info", "Which services the VIP belongs to; always 1.", "vip", "service")
+
+	serviceForwarding = gauge("service_forwarding", "1 while at least quorum members are up, so that the service may be announced.", "service")
+	serviceUp         = gauge("service_members_up", "Members that are up, of the service's worst address family.", "service")
+	serviceQuorum     = gauge("service_quorum_members", "Members that must be up for the service to be announced.", "service")
+	serviceMembers    = gauge("service_members", "Members in the service's pool.", "service")
+	serviceChange     = gauge("service_last_change_timestamp_seconds", "When the service began or ceased to forward.", "service")
+	servicePool       = gauge("service_pool_info", "Which pool the service sends to; always 1.", "service", "pool")
+
+	memberState    = gauge("member_state", "1 for the state that the member is in: unknown, up, draining or down.", "pool", "member", "address", "state")
+	memberChange   = gauge("member_last_change_timestamp_seconds", "When the member entered its state.", "pool", "member", "address")
+	memberWeight   = gauge("member_weight", "The member's weight in the kernel; 0 takes no new flows.", "pool", "member", "address")
+	memberWants    = gauge("member_configured_weight", "The member's weight in the configuration.", "pool", "member", "address")
+	memberChecks   = counter("member_checks_total", "Checks of the member that were answered or timed out.", "pool", "member", "address")
+	memberFailed   = counter("member_checks_failed_total", "Checks of the member that failed.", "pool", "member", "address")
+	memberDuration = gauge("member_check_duration_seconds", "How long the member's last check took.", "pool", "member", "address")
+	memberChecked  = gauge("member_last_check_timestamp_seconds", "When the member's last check ended.", "pool", "member", "address")
+	memberActive   = gauge("member_active_flows", "IPVS connections to the member in an active state, over all services.", "pool", "member", "address")
+	memberInactive = gauge("member_inactive_flows", "IPVS connections to the member in any other state, over all services.", "pool", "member", "address")
+
+	peerUp     = gauge("peer_session_up", "1 while the BGP session with the peer is established.", "peer", "address")
+	peerRoutes = gauge("peer_advertised_routes", "Routes that the peer has from this host.", "peer", "address")
+	peerChange = gauge("peer_last_change_timestamp_seconds", "When the session entered its BGP state.", "peer", "address")
+	peerInfo   = gauge("peer_info", "The peer's AS number; always 1.", "peer", "address", "as")
+)
+
+// collector turns the latest status into metrics at each scrape. So they
+// never disagree with one another, nor with lbctl.
+type collector struct {
+	latest func() *Status
+}
+
+// metricsHandler serves the collector together with those of the Go runtime
+// and of the process.
+func (s *Server) metricsHandler() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collector{func() *Status { return s.latest.Load().status }},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+		// One bad metric must not hide the others on the night they are
+		// needed; promhttp_metric_handler_errors_total tells of it.
+		ErrorHandling:       promhttp.ContinueOnError,
+		Registry:            reg,
+		MaxRequestsInFlight: 4,
+		Timeout:             writeTimeout / 2,
+	})
+}
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, f := range families {
+		ch <- f.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	st, e := c.latest(), emitter{ch}
+	e.daemon(st)
+	for i := range st.VIPs {
+		e.vip(&st.VIPs[i])
+	}
+	for i := range st.Services {
+		e.service(&st.Services[i])
+	}
+	for i := range st.Members {
+		e.member(&st.Members[i])
+	}
+	for i := range st.Peers {
+		e.peer(&st.Peers[i])
+	}
+}
+
+type emitter struct{ ch chan<- prometheus.Metric }
+
+func (e emitter) daemon(st *Status) {
+	e.put(buildInfo, 1, st.Version)
+	e.oneHot(stateNow, daemonStates, st.State)
+	e.time(lastUpdate, st.Updated)
+	e.put(lastErrors, float64(len(st.Errors)))
+
+	c := st.Counters
+	e.put(lastPass, seconds(c.LastPassMicros))
+	e.put(passes, float64(c.Passes))
+	e.put(passesFailed, float64(c.PassesFailed))
+	e.put(kernelWrites, float64(c.KernelWrites))
+	e.put(announcements, float64(c.Announcements))
+	e.put(withdrawals, float64(c.Withdrawals))
+
+	e.put(reloads, float64(c.Reloads))
+	e.put(reloadsFailed, float64(c.ReloadsFailed))
+	e.put(reloadOK, truth(st.Config.Error == ""))
+	e.time(reloadTime, st.Config.Loaded)
+
+	e.put(maintenancePresent, truth(st.Maintenance.Present))
+	e.put(maintenanceError, truth(st.Maintenance.Error != ""))
+	e.time(maintenanceChange, st.Maintenance.Since)
+}
+
+func (e emitter) vip(v *VIP) {
+	e.put(vipAnnounced, truth(v.Announced), v.Address)
+	e.oneHot(vipState, vipStates, v.State, v.Address)
+	e.put(vipReason, 1, v.Address, v.Reason)
+	e.time(vipChange, v.Since, v.Address)
+	for _, name := range v.Services {
+		e.put(vipService, 1, v.Address, name)
+	}
+}
+
+func (e emitter) service(s *Service) {
+	e.put(serviceForwarding, truth(s.Forwarding), s.Name)
+	e.put(serviceUp, float64(s.Up), s.Name)
+	e.put(serviceQuorum, float64(s.Quorum), s.Name)
+	e.put(serviceMembers, float64(s.Members), s.Name)
+	e.time(serviceChange, s.Since, s.Name)
+	e.put(servicePool, 1, s.Name, s.Pool)
+}
+
+func (e emitter) member(m *Member) {
+	who := []string{m.Pool, m.Name, m.Address}
+	e.oneHot(memberState, memberStates, m.State, who...)
+	e.time(memberChange, m.Since, who...)
+	e.put(memberWeight, float64(m.Weight), who...)
+	e.put(memberWants, float64(m.ConfiguredWeight), who...)
+	e.put(memberChecks, float64(m.Checks), who...)
+	e.put(memberFailed, float64(m.ChecksFailed), who...)
+	e.put(memberActive, float64(m.ActiveFlows), who...)
+	e.put(memberInactive, float64(m.InactiveFlows), who...)
+	if !m.LastCheck.IsZero() {
+		e.put(memberDuration, seconds(m.LatencyMicros), who...)
+		e.time(memberChecked, m.LastCheck, who...)
+	}
+}
+
+func (e emitter) peer(p *Peer) {
+	e.put(peerUp, truth(p.State == "established"), p.Name, p.Address)
+	e.put(peerRoutes, float64(p.Advertised), p.Name, p.Address)
+	e.time(peerChange, p.Since, p.Name, p.Address)
+	e.put(peerInfo, 1, p.Name, p.Address, strconv.FormatUint(uint64(p.AS), 10))
+}
+
+// put sends one metric.
+func (e emitter) put(f family, value float64, labels ...string) {
+	clean := make([]string, len(labels))
+	for i, l := range labels {
+		clean[i] = label(l)
+	}
+	m, err := prometheus.NewConstMetric(f.desc, f.kind, value, clean...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(f.desc, err)
+	}
+	e.ch <- m
+}
+
+// oneHot sends a metric for each of states: 1 for the one that is now, 0 for
+// the others. So a state that was left is seen to end.
+func (e emitter) oneHot(f family, states []string, now string, labels ...string) {
+	found := false
+	for _, s := range states {
+		found = found || s == now
+		e.put(f, truth(s == now), append(labels[:len(labels):len(labels)], s)...)
+	}
+	if !found {
+		e.put(f, 1, append(labels[:len(labels):len(labels)], now)...)
+	}
+}
+
+// time sends t in seconds since the epoch, and nothing where it never was.
+func (e emitter) time(f family, t time.Time, labels ...string) {
+	if !t.IsZero() {
+		e.put(f, float64(t.UnixMilli())/1e3, labels...)
+	}
+}
+
+// label is s as a label's value may be: UTF-8 and bounded.
+func label(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxLabel {
+		return s
+	}
+	cut := maxLabel - len("…")
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}
+
+func seconds(micros int64) float64 { return float64(micros) / 1e6 }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
