@@ -1,0 +1,250 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// Reflector names the program that the route reflectors run.
+type Reflector string
+
+// The reflectors. GoBGP's drop the routes of a peer that is gone at once,
+// BIRD's keep them for as long as the peer's graceful restart asks.
+const (
+	GoBGP Reflector = "gobgp"
+	BIRD  Reflector = "bird"
+)
+
+// Sizes say how many hosts of each kind a lab has.
+type Sizes struct {
+	Routers    int
+	Reflectors int
+	LB4        int
+	LB7        int
+	Servers    int
+	// Users is the number of addresses that users have, in each family.
+	Users int
+}
+
+// DefaultSizes are large enough to show every effect (a change of ECMP among
+// three, a rehash among four) and small enough for one slow processor.
+var DefaultSizes = Sizes{Routers: 2, Reflectors: 2, LB4: 3, LB7: 4, Servers: 3, Users: 200}
+
+// FullSizes are those of a small real installation.
+var FullSizes = Sizes{Routers: 2, Reflectors: 2, LB4: 7, LB7: 13, Servers: 10, Users: 200}
+
+// Validate tells what is out of range. The bounds are those of the address
+// plan.
+func (s Sizes) Validate() error {
+	var errs []error
+	check := func(what string, n, most int) {
+		if n < 1 || n > most {
+			errs = append(errs, fmt.Errorf("sizing the lab: %d %s, not 1 to %d", n, what, most))
+		}
+	}
+	check("routers", s.Routers, 8)
+	check("route reflectors", s.Reflectors, 8)
+	check("LB4 hosts", s.LB4, 64)
+	check("LB7 hosts", s.LB7, 64)
+	check("servers", s.Servers, 200)
+	check("user addresses", s.Users, 254)
+	if n := s.Routers + s.Reflectors + s.LB4 + s.LB7; n > 120 {
+		errs = append(errs, fmt.Errorf("sizing the lab: %d routers, reflectors, LB4 and LB7 hosts together, not at most 120", n))
+	}
+	return errors.Join(errs...)
+}
+
+// Role is what a host does.
+type Role string
+
+// The roles, in the order in which a user's packet meets them.
+const (
+	RoleUsers     Role = "users"
+	RoleInternet  Role = "internet"
+	RoleRouter    Role = "router"
+	RoleReflector Role = "reflector"
+	RoleLB4       Role = "lb4"
+	RoleLB7       Role = "lb7"
+	RoleServer    Role = "server"
+)
+
+// Segment is one Ethernet: a bridge in the lab.
+type Segment struct {
+	Name string
+	// MTU of the bridge and all that is on it, in octets.
+	MTU int
+}
+
+// Topology is everything that a lab consists of, in the order in which it is
+// made.
+type Topology struct {
+	Sizes     Sizes
+	Reflector Reflector
+	Segments  []Segment
+	Hosts     []Host
+	// VIPs are the service addresses, IPv4 first.
+	VIPs []netip.Addr
+	// Ports that the VIPs serve, all TCP.
+	Ports []uint16
+	// Sources are the users' addresses, IPv4 first.
+	Sources []netip.Addr
+}
+
+// Host is one machine of the lab: a network namespace, a set of directories
+// of its own, and what runs in it.
+type Host struct {
+	Name string
+	Role Role
+	// Address and Address6 are those by which other hosts know it; invalid
+	// where it has none of that family.
+	Address, Address6 netip.Addr
+	Links             []Link
+	// Loopback are addresses on lo.
+	Loopback []netip.Prefix
+	Tunnels  []Tunnel
+	Routes   []Route
+	// Sysctls are set before any device but lo exists, so that the "default"
+	// ones reach each device.
+	Sysctls []Sysctl
+	// Directories are the paths that are the host's own. Everything else of
+	// the file system is shared by all.
+	Directories []string
+	// Files are written below Directories before anything runs.
+	Files []File
+	// Processes are the programs that run on the host.
+	Processes []Process
+	// Servers are what the lab itself serves on the host.
+	Servers []Server
+}
+
+// Link attaches a host to a segment.
+type Link struct {
+	Device    string
+	Segment   string
+	Addresses []netip.Prefix
+}
+
+// Tunnel is a device that takes packets out of their outer header, from
+// whatever sender.
+type Tunnel struct {
+	Device string
+	// Local is the address that outer headers are sent to; its family
+	// decides between IPIP (RFC 2003) and IPv6 in IPv6 (RFC 2473).
+	Local     netip.Addr
+	Addresses []netip.Prefix
+}
+
+// Route is a static route; with several next hops, flows are spread over
+// them.
+type Route struct {
+	To  netip.Prefix
+	Via []netip.Addr
+}
+
+// Sysctl is one kernel setting of a host, by its path below /proc/sys.
+type Sysctl struct {
+	Key, Value string
+}
+
+// File is a file below one of a host's own directories.
+type File struct {
+	Path    string
+	Content string
+}
+
+// Process is a program that runs on a host, in the foreground.
+type Process struct {
+	Name string
+	Argv []string
+}
+
+// ServerKind is what a Server does.
+type ServerKind string
+
+// The kinds of server.
+const (
+	// Origin answers users' requests, behind the PROXY protocol.
+	Origin ServerKind = "origin"
+	// Agent answers each connection with the content of a file: HAProxy's
+	// agent-check.
+	Agent ServerKind = "agent"
+)
+
+// Server is something that the lab itself serves on a host, in its own
+// process, because starting a program for each is slow.
+type Server struct {
+	Kind   ServerKind
+	Listen netip.AddrPort
+	// File is what an Agent answers with, as the host sees it.
+	File string
+}
+
+// Host returns the host of that name.
+func (t *Topology) Host(name string) (*Host, bool) {
+	for i := range t.Hosts {
+		if t.Hosts[i].Name == name {
+			return &t.Hosts[i], true
+		}
+	}
+	return nil, false
+}
+
+// ByRole returns the hosts of a role, in order.
+func (t *Topology) ByRole(role Role) []*Host {
+	var hosts []*Host
+	for i := range t.Hosts {
+		if t.Hosts[i].Role == role {
+			hosts = append(hosts, &t.Hosts[i])
+		}
+	}
+	return hosts
+}
+
+// NewTopology lays a lab out. The same arguments give the same lab.
+func NewTopology(s Sizes, rr Reflector) (*Topology, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if rr != GoBGP && rr != BIRD {
+		return nil, fmt.Errorf("choosing the route reflector: %q is neither %q nor %q", rr, GoBGP, BIRD)
+	}
+	t := &Topology{
+		Sizes:     s,
+		Reflector: rr,
+		Segments: []Segment{
+			{Name: segmentUsers, MTU: 1500},
+			{Name: segmentEdge, MTU: 1500},
+			// The outer header of a tunnelled packet fits: 40 octets for IPv6.
+			{Name: segmentInfra, MTU: 1600},
+			{Name: segmentServers, MTU: 1500},
+		},
+		VIPs:  both(vips()),
+		Ports: []uint16{80},
+	}
+	for i := range s.Users {
+		t.Sources = append(t.Sources, userAddr(i+1))
+	}
+	t.Sources = both(t.Sources)
+
+	t.Hosts = append(t.Hosts, t.users(), t.internet())
+	for i := range s.Routers {
+		t.Hosts = append(t.Hosts, t.router(i+1))
+	}
+	for i := range s.Reflectors {
+		t.Hosts = append(t.Hosts, t.reflector(i+1))
+	}
+	for i := range s.LB4 {
+		t.Hosts = append(t.Hosts, t.lb4(i+1))
+	}
+	for i := range s.LB7 {
+		t.Hosts = append(t.Hosts, t.lb7(i+1))
+	}
+	for i := range s.Servers {
+		t.Hosts = append(t.Hosts, t.server(i+1))
+	}
+	if err := t.configure(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
