@@ -1,6 +1,23 @@
 // Package bgp announces routes to the routers through an embedded GoBGP
 // speaker. It keeps a set: what is in the set is announced to every peer, what
 // leaves it is withdrawn.
+//
+// The work is shared with GoBGP in this way. GoBGP owns the protocol: the
+// messages, the table, who is sent what. This package owns the TCP
+// connections: it dials and accepts them, and hands each one to GoBGP for as
+// long as it lasts. GoBGP on its own waits 1.5 to 2 s before it first dials,
+// 5 s more after a session was lost, and keeps what a peer said when it refused
+// a session to itself; here the first dial is immediate, the next one follows
+// within about a second, and every NOTIFICATION ends up in words in PeerStatus
+// and in the log.
+//
+// Nothing is learnt from peers. What they announce is dropped as it comes off
+// the wire, so that a full table costs neither memory nor parsing.
+//
+// Routes and peers may be set in any order, before or after one another: a
+// peer is added to GoBGP when its connection is up, and SetPeers brings the
+// table up to date first, so the first thing a new session sends is the
+// complete set.
 package bgp
 
 import (
@@ -13,28 +30,44 @@ import (
 const GracefulShutdown uint32 = 0xFFFF0000
 
 // Options are what the speaker is started with. A change of any of them
-// needs a restart of the process.
+// needs a restart of the process: GoBGP cannot be started a second time.
 type Options struct {
-	AS         uint32
-	RouterID   netip.Addr
-	ListenPort int // 0: only call out
+	// AS is the autonomous system of this host, 1 to 4294967294.
+	AS uint32
+	// RouterID is an IPv4 address that no other speaker uses, RFC 4271
+	// section 1.1.
+	RouterID netip.Addr
+	// ListenPort is the TCP port for connections that a peer opens, on every
+	// local address. 0: only call out, nothing is opened.
+	ListenPort int
 }
 
-// Peer is one neighbour.
+// Peer is one neighbour. Its address is its identity.
 type Peer struct {
-	Name     string
-	Address  netip.Addr
-	Port     int
-	AS       uint32
-	Password string // TCP MD5 key; empty: none
+	// Name is what status and log call the peer.
+	Name string
+	// Address is where the peer listens, and where its connections come from.
+	Address netip.Addr
+	// Port is the TCP port that the peer listens on. 0: 179.
+	Port int
+	// AS is the peer's autonomous system. The speaker's own makes the session
+	// internal (iBGP); any other makes it external, and the peer must then be
+	// on a connected network, because packets leave with a TTL of 1.
+	AS uint32
+	// Password is the TCP MD5 key of RFC 2385, at most 80 bytes. Empty: none.
+	Password string
+	// HoldTime is how long either side may be silent before the session ends,
+	// in whole seconds from 3 s on. The smaller of both sides' counts; a third
+	// of it is the interval of keepalives. 0: 90 s.
 	HoldTime time.Duration
 }
 
 // Route is one announced prefix with its attributes. The next hop is this
 // host.
 type Route struct {
-	Prefix      netip.Prefix
-	Communities []uint32 // RFC 1997, sorted
+	Prefix netip.Prefix
+	// Communities are those of RFC 1997, sorted.
+	Communities []uint32
 }
 
 // PeerStatus is what is known of one session.
@@ -42,12 +75,17 @@ type PeerStatus struct {
 	Name    string
 	Address netip.Addr
 	AS      uint32
-	// State is the FSM state of RFC 4271 section 8.2.2 in lower case: idle,
-	// connect, active, opensent, openconfirm, established.
+	// State is the FSM state of RFC 4271 section 8.2.2 in lower case: idle
+	// (stopped), connect (calling, or waiting to call again), opensent,
+	// openconfirm, established. Active, which is to wait for the peer to call,
+	// does not occur yet.
 	State string
-	// Since is when State was entered.
+	// Since is when State was entered. An attempt that fails does not set
+	// it anew: a peer that refuses every call is in connect since the session
+	// was lost, not since the last refusal.
 	Since time.Time
-	// Advertised counts the routes sent to the peer and not withdrawn.
+	// Advertised counts the routes that the peer has from us: those of the set
+	// whose address family it speaks.
 	Advertised int
 	// LastError is why the session is not up, where known.
 	LastError string

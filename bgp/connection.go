@@ -1,0 +1,324 @@
+package bgp
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// The states of a session as PeerStatus shows them.
+const (
+	stateIdle        = "idle"
+	stateConnect     = "connect"
+	stateOpenSent    = "opensent"
+	stateOpenConfirm = "openconfirm"
+	stateEstablished = "established"
+)
+
+const (
+	headerLength = bgp.BGP_HEADER_LENGTH
+	// longestEndOfRIB is the length of the longest End-of-RIB marker (RFC 4724
+	// section 2): an UPDATE with an empty MP_UNREACH_NLRI whose attribute
+	// length takes two bytes. No announcement fits: its ORIGIN, AS_PATH and
+	// NEXT_HOP alone take 37 bytes.
+	longestEndOfRIB = headerLength + 4 + 7
+)
+
+// connection is one TCP connection to a peer, in the hands of GoBGP. It
+// watches the messages that pass and knows from them how far the session has
+// come and why it ended, and it keeps the peer's routes from GoBGP: each UPDATE
+// that could hold one is replaced by a KEEPALIVE, which has the same effect on
+// the hold timer and no other.
+//
+// GoBGP reads from one goroutine at a time and writes whole messages.
+type connection struct {
+	// The methods that are not overridden below serve GoBGP's socket options.
+	*net.TCPConn
+	// sendHold bounds how long one message may wait for the peer to read,
+	// after the fashion of RFC 9687. Without it a peer that lives and reads
+	// nothing would hold GoBGP's writer, and all that queues behind it, for
+	// ever.
+	sendHold time.Duration
+	// wantAS is what the peer's OPEN should say.
+	wantAS uint32
+
+	in     *bufio.Reader
+	left   int    // bytes of the current message that GoBGP has yet to read
+	skip   int    // bytes of a replaced message that are still to be dropped
+	header []byte // the header given to GoBGP in place of a replaced one
+
+	// poked has an element after something below changed; done is closed with
+	// the connection.
+	poked chan struct{}
+	done  chan struct{}
+	once  sync.Once
+
+	mu        sync.Mutex
+	state     string
+	heard     bool // the peer's OPEN has come
+	peerAS    uint32
+	families  []bgp.Family
+	cause     string
+	unbounded bool // GoBGP has set no deadline for writes
+}
+
+func newConnection(tcp *net.TCPConn, wantAS uint32, sendHold time.Duration) *connection {
+	return &connection{
+		TCPConn:  tcp,
+		sendHold: sendHold,
+		wantAS:   wantAS,
+		// An OPEN, the longest message that is looked into, fits.
+		in:        bufio.NewReaderSize(tcp, bgp.BGP_MAX_MESSAGE_LENGTH),
+		poked:     make(chan struct{}, 1),
+		done:      make(chan struct{}),
+		state:     stateConnect,
+		unbounded: true,
+	}
+}
+
+// Read gives GoBGP what the peer sent, message by message.
+func (c *connection) Read(p []byte) (int, error) {
+	for c.left == 0 && len(c.header) == 0 {
+		if err := c.next(); err != nil {
+			c.failed(err)
+			return 0, err
+		}
+	}
+	if len(c.header) > 0 {
+		n := copy(p, c.header)
+		c.header = c.header[n:]
+		return n, nil
+	}
+	n, err := c.in.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	if err != nil {
+		c.failed(err)
+	}
+	return n, err
+}
+
+// next looks at the header of the next message and decides what GoBGP sees
+// of it. It may be called again after an error: GoBGP stops a read by setting
+// its deadline to now.
+func (c *connection) next() error {
+	for c.skip > 0 {
+		n, err := c.in.Discard(c.skip)
+		c.skip -= n
+		if err != nil {
+			return err
+		}
+	}
+	header, err := c.in.Peek(headerLength)
+	if err != nil {
+		return err
+	}
+	length, kind := int(binary.BigEndian.Uint16(header[16:18])), header[18]
+	if length < headerLength {
+		c.left = headerLength // GoBGP refuses it
+		return nil
+	}
+	switch kind {
+	case bgp.BGP_MSG_OPEN, bgp.BGP_MSG_NOTIFICATION:
+		message, err := c.in.Peek(min(length, c.in.Size()))
+		if err != nil {
+			return err
+		}
+		if kind == bgp.BGP_MSG_OPEN {
+			c.heardOpen(message)
+		} else {
+			c.end("peer closed: " + describeNotification(message[headerLength:]))
+		}
+	case bgp.BGP_MSG_KEEPALIVE:
+		c.advance(stateOpenConfirm, stateEstablished)
+	case bgp.BGP_MSG_UPDATE:
+		if length > longestEndOfRIB && c.established() {
+			c.header = append([]byte(nil), header...)
+			binary.BigEndian.PutUint16(c.header[16:18], headerLength)
+			c.header[18] = bgp.BGP_MSG_KEEPALIVE
+			c.skip = length
+			return nil
+		}
+	}
+	c.left = length
+	return nil
+}
+
+// heardOpen notes what an OPEN says of the peer. Whether it is acceptable is
+// for GoBGP to say.
+func (c *connection) heardOpen(message []byte) {
+	m, err := bgp.ParseBGPMessage(message)
+	if err != nil {
+		return
+	}
+	open, ok := m.Body.(*bgp.BGPOpen)
+	if !ok {
+		return
+	}
+	as := uint32(open.MyAS)
+	var families []bgp.Family
+	for _, parameter := range open.OptParams {
+		capabilities, ok := parameter.(*bgp.OptionParameterCapability)
+		if !ok {
+			continue
+		}
+		for _, capability := range capabilities.Capability {
+			switch v := capability.(type) {
+			case *bgp.CapMultiProtocol:
+				families = append(families, v.CapValue)
+			case *bgp.CapFourOctetASNumber:
+				as = v.CapValue
+			}
+		}
+	}
+	if families == nil {
+		// A speaker without RFC 4760 speaks IPv4 unicast and nothing else.
+		families = []bgp.Family{bgp.RF_IPv4_UC}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard, c.peerAS, c.families = true, as, families
+}
+
+// Write sends one message of GoBGP's.
+func (c *connection) Write(b []byte) (int, error) {
+	if len(b) >= headerLength {
+		switch b[18] {
+		case bgp.BGP_MSG_OPEN:
+			c.advance(stateConnect, stateOpenSent)
+		case bgp.BGP_MSG_KEEPALIVE:
+			c.advance(stateOpenSent, stateOpenConfirm)
+		case bgp.BGP_MSG_NOTIFICATION:
+			c.end(c.ourReason(b[headerLength:]))
+		}
+	}
+	c.mu.Lock()
+	unbounded := c.unbounded
+	c.mu.Unlock()
+	if unbounded {
+		// GoBGP may set a deadline of its own in between. That happens as it
+		// ends the session, and then costs at most the wait that would have
+		// been allowed anyway.
+		if err := c.TCPConn.SetWriteDeadline(time.Now().Add(c.sendHold)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.TCPConn.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.end(fmt.Sprintf("peer read nothing for %s", c.sendHold))
+	} else if err != nil {
+		c.failed(err)
+	}
+	return n, err
+}
+
+// SetWriteDeadline keeps to what GoBGP asks for; where it asks for none,
+// Write sets one.
+func (c *connection) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.unbounded = t.IsZero()
+	c.mu.Unlock()
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// Close ends the connection. GoBGP closes it whenever a session ends.
+func (c *connection) Close() error {
+	err := c.TCPConn.Close()
+	c.once.Do(func() { close(c.done) })
+	return err
+}
+
+// advance moves the session on, where it is in the state from.
+func (c *connection) advance(from, to string) {
+	c.mu.Lock()
+	moved := c.state == from && (to != stateOpenConfirm || c.heard)
+	if moved {
+		c.state = to
+	}
+	c.mu.Unlock()
+	if moved {
+		select {
+		case c.poked <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *connection) established() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == stateEstablished
+}
+
+// progress is the state that the session has reached, and the address families
+// that the peer speaks.
+func (c *connection) progress() (state string, families []bgp.Family) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state, c.families
+}
+
+// end notes why the session ends. The first reason counts: those after it are
+// its consequences.
+func (c *connection) end(cause string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == "" {
+		c.cause = cause
+	}
+}
+
+// reason is why the connection ended.
+func (c *connection) reason() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == "" {
+		return "connection closed"
+	}
+	return c.cause
+}
+
+// failed notes an error of the socket, unless it is one that GoBGP caused to
+// stop its own reading or writing.
+func (c *connection) failed(err error) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		c.end("peer closed the connection")
+	default:
+		c.end(socketError(err))
+	}
+}
+
+// ourReason explains a NOTIFICATION that GoBGP sends, with what the operator
+// needs to know to put it right.
+func (c *connection) ourReason(body []byte) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case len(body) < 2:
+	case body[0] == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED:
+		return "hold timer expired: nothing heard from the peer"
+	case body[0] == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && body[1] == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
+		return fmt.Sprintf("closed by us: peer is in AS %d, not in AS %d", c.peerAS, c.wantAS)
+	}
+	return "closed by us: " + describeNotification(body)
+}
+
+// socketError is an error of the network without the addresses and the system
+// call that package net puts before it: the peer is named next to it.
+func socketError(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,148 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"reflect"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"github.com/osrg/gobgp/v4/pkg/server"
+)
+
+// gobgp is the embedded server with a way to hand it connections.
+type gobgp struct {
+	*server.BgpServer
+	// connections takes connections to peers that AddPeer has named.
+	connections chan<- net.Conn
+}
+
+// startGoBGP starts a server that opens nothing by itself: no port, no gRPC.
+func startGoBGP(ctx context.Context, o Options, log *slog.Logger) (*gobgp, error) {
+	s := server.NewBgpServer(server.LoggerOption(slog.New(quiet{log.Handler()}), nil))
+	connections, err := acceptChannel(s)
+	if err != nil {
+		return nil, err
+	}
+	go s.Serve()
+	g := &gobgp{BgpServer: s, connections: connections}
+	err = g.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn:        o.AS,
+		RouterId:   o.RouterID.String(),
+		ListenPort: -1, // 0 would mean 179
+	}})
+	if err == nil {
+		err = g.setPolicies(ctx)
+	}
+	if err != nil {
+		g.Stop()
+		return nil, fmt.Errorf("starting GoBGP: %w", err)
+	}
+	return g, nil
+}
+
+// acceptChannel gives a server that does not serve yet the channel on which
+// its listener would pass on what it accepted, and returns it.
+//
+// The field is not exported. To reach it all the same is what lets this
+// package dial at once and see what a peer answers (see the package comment),
+// and GoBGP has no other way to take a connection. It treats what comes here
+// as any accepted connection, and looks the peer up by the remote address.
+// Should a later GoBGP rename the field, the start fails, and so do the tests.
+func acceptChannel(s *server.BgpServer) (chan<- net.Conn, error) {
+	field := reflect.ValueOf(s).Elem().FieldByName("acceptCh")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[chan net.Conn]() {
+		return nil, fmt.Errorf("handing connections to GoBGP: this version of it has no acceptCh of type chan net.Conn")
+	}
+	ch := make(chan net.Conn)
+	*(*chan net.Conn)(field.Addr().UnsafePointer()) = ch
+	return ch, nil
+}
+
+// setPolicies has GoBGP take nothing from peers, and set the next hop that is
+// right for each session.
+//
+// Routes go into the table with a next hop that suits sessions of the other
+// address family (nextHops). On a session of a route's own family the local
+// end of the session is better: it is on the path between the two by
+// construction, and differs between peers on different uplinks. A link-local
+// address is the exception: past the link it means nothing.
+func (g *gobgp) setPolicies(ctx context.Context) error {
+	const v4, v6, local = "ipv4-peers", "ipv6-peers", "link-local-peers"
+	neighbors := func(name, prefix string) *api.DefinedSet {
+		return &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: name, List: []string{prefix}}
+	}
+	statement := func(name, peers string, family *api.Family, nextHop *api.NexthopAction) *api.Statement {
+		return &api.Statement{
+			Name: name,
+			Conditions: &api.Conditions{
+				NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: peers},
+				AfiSafiIn:   []*api.Family{family},
+			},
+			Actions: &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT, Nexthop: nextHop},
+		}
+	}
+	self := &api.NexthopAction{Self: true}
+	export := &api.Policy{Name: "next-hop", Statements: []*api.Statement{
+		statement("ipv4-self", v4, ipv4Unicast, self),
+		statement("ipv6-link-local", local, ipv6Unicast, nil),
+		statement("ipv6-self", v6, ipv6Unicast, self),
+	}}
+	imports := &api.Policy{Name: "own-routes", Statements: []*api.Statement{{
+		Name:       "own-routes",
+		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
+		Actions:    &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
+	}}}
+	if err := g.SetPolicies(ctx, &api.SetPoliciesRequest{
+		DefinedSets: []*api.DefinedSet{neighbors(v4, "0.0.0.0/0"), neighbors(v6, "::/0"), neighbors(local, "fe80::/10")},
+		Policies:    []*api.Policy{export, imports},
+	}); err != nil {
+		return err
+	}
+	if err := g.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+		Name:          "global",
+		Direction:     api.PolicyDirection_POLICY_DIRECTION_IMPORT,
+		Policies:      []*api.Policy{imports},
+		DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
+	}}); err != nil {
+		return err
+	}
+	return g.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+		Name:          "global",
+		Direction:     api.PolicyDirection_POLICY_DIRECTION_EXPORT,
+		Policies:      []*api.Policy{export},
+		DefaultAction: api.RouteAction_ROUTE_ACTION_ACCEPT,
+	}})
+}
+
+// The two address families of every session, for GoBGP's API and for its
+// tables.
+var (
+	ipv4Unicast = &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
+	ipv6Unicast = &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
+	families    = []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC}
+)
+
+// quiet hands GoBGP's records on as debug records. What an operator needs to
+// know of them this package says itself, once.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
+	return q.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	r.Message = "gobgp: " + r.Message
+	return q.Handler.Handle(ctx, r)
+}
+
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quiet{q.Handler.WithAttrs(attrs)}
+}
+
+func (q quiet) WithGroup(name string) slog.Handler {
+	return quiet{q.Handler.WithGroup(name)}
+}

@@ -1,0 +1,352 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+const (
+	// redialInterval passes from one call to the next, give or take a
+	// quarter, so that hosts started together do not stay in step.
+	redialInterval = time.Second
+	// redialMaximum is what that grows to while the peer takes calls and then
+	// refuses the session: that is a fault of configuration, in its log too.
+	redialMaximum = 5 * time.Second
+	// openTimeout bounds how long a connection may take to become a session.
+	// RFC 4271 section 8.2.2 suggests 4 minutes; the peers are next door.
+	openTimeout = 10 * time.Second
+	// closeTimeout bounds how long GoBGP may take to say goodbye. It gives a
+	// write 1 s.
+	closeTimeout = 3 * time.Second
+	// defaultHoldTime is the one of RFC 4271 section 10.
+	defaultHoldTime = 90 * time.Second
+)
+
+// session keeps one peer connected until it is stopped.
+type session struct {
+	server   *gobgp
+	log      *slog.Logger // has peer= and address=
+	changed  func()
+	peer     Peer
+	external bool
+	// accepted takes a connection that the peer opened.
+	accepted chan *net.TCPConn
+
+	cancel context.CancelCauseFunc
+	ended  chan struct{}
+
+	mu       sync.Mutex
+	name     string
+	state    string
+	since    time.Time
+	outage   time.Time // since when the session is not up
+	last     string    // why it is not
+	families []bgp.Family
+}
+
+// errShutdown is why a session is stopped when the whole speaker is: the peer
+// is then told that it is for administrative reasons.
+var errShutdown = errors.New("shutting down")
+
+func newSession(server *gobgp, log *slog.Logger, changed func(), p Peer, external bool) *session {
+	now := time.Now()
+	return &session{
+		server:   server,
+		log:      log,
+		changed:  changed,
+		peer:     p,
+		external: external,
+		accepted: make(chan *net.TCPConn),
+		ended:    make(chan struct{}),
+		name:     p.Name,
+		state:    stateConnect,
+		since:    now,
+		outage:   now,
+	}
+}
+
+func (s *session) start() {
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancelCause(context.Background())
+	go func() {
+		defer close(s.ended)
+		s.run(ctx)
+	}()
+}
+
+// stop ends the session and returns when GoBGP has forgotten the peer.
+func (s *session) stop(cause error) {
+	s.cancel(cause)
+	<-s.ended
+}
+
+// run connects and serves, again and again.
+func (s *session) run(ctx context.Context) {
+	interval := redialInterval
+	var tcp *net.TCPConn
+	for {
+		begun := time.Now()
+		var err error
+		if tcp == nil {
+			tcp, err = s.connect(ctx)
+		}
+		switch {
+		case ctx.Err() != nil:
+			if tcp != nil {
+				tcp.Close()
+			}
+			s.set(stateIdle)
+			return
+		case err != nil:
+			s.down(err.Error())
+			interval = redialInterval
+		case s.serve(ctx, tcp):
+			begun, interval = time.Now(), redialInterval
+		default:
+			interval = min(interval*2, redialMaximum)
+		}
+		pause := time.Duration((0.75 + rand.Float64()/2) * float64(interval))
+		tcp = s.wait(ctx, pause-time.Since(begun))
+	}
+}
+
+// connect calls the peer, or takes the call of the peer where that comes first.
+func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
+	type result struct {
+		tcp *net.TCPConn
+		err error
+	}
+	dialing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	called := make(chan result, 1)
+	go func() {
+		tcp, err := dial(dialing, s.peer, s.external)
+		called <- result{tcp, err}
+	}()
+	select {
+	case r := <-called:
+		return r.tcp, r.err
+	case tcp := <-s.accepted:
+		cancel()
+		if r := <-called; r.tcp != nil {
+			r.tcp.Close()
+		}
+		return tcp, nil
+	}
+}
+
+// wait passes the time until the next call, which the peer's own call ends.
+func (s *session) wait(ctx context.Context, d time.Duration) *net.TCPConn {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case tcp := <-s.accepted:
+		return tcp
+	}
+	return nil
+}
+
+// serve has GoBGP speak over one connection until that ends or the session is
+// stopped. It reports whether the session was established.
+//
+// GoBGP knows the peer for only as long. So its own timers, which hold a peer
+// back for 5 s after each failure, never come into play.
+func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (established bool) {
+	hold := s.peer.HoldTime
+	if hold == 0 {
+		hold = defaultHoldTime
+	}
+	c := newConnection(tcp, s.peer.AS, hold)
+	defer c.Close()
+	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.neighbor(hold)}); err != nil {
+		s.down(fmt.Sprintf("adding the peer to GoBGP: %v", err))
+		return false
+	}
+	opening := time.NewTimer(openTimeout)
+	defer opening.Stop()
+	defer s.release(c)
+	if err := s.hand(ctx, c); err != nil {
+		s.down(err.Error())
+		return false
+	}
+	progress := func() {
+		state, families := c.progress()
+		switch {
+		case state == stateEstablished && !established:
+			established = true
+			opening.Stop()
+			s.up(families)
+		case state == stateOpenSent, state == stateOpenConfirm:
+			s.set(state)
+		}
+	}
+	for {
+		select {
+		case <-c.poked:
+			progress()
+		case <-c.done:
+			progress() // a session may be over before it was looked at
+			s.down(c.reason())
+			return established
+		case <-opening.C:
+			c.end(fmt.Sprintf("peer did not complete the session within %s", openTimeout))
+			c.Close()
+		case <-ctx.Done():
+			if context.Cause(ctx) == errShutdown && established {
+				// It is sent by another goroutine; where it fails, release
+				// says goodbye in its own words.
+				_ = s.server.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{
+					Address: s.peer.Address.String(), Communication: "shutting down"})
+				await(c.done, closeTimeout)
+			}
+			s.release(c)
+			s.down(c.reason())
+			return established
+		}
+	}
+}
+
+// neighbor is the peer as GoBGP is told of it.
+func (s *session) neighbor(hold time.Duration) *api.Peer {
+	family := func(f *api.Family) *api.AfiSafi {
+		return &api.AfiSafi{Config: &api.AfiSafiConfig{Family: f, Enabled: true}}
+	}
+	return &api.Peer{
+		Conf: &api.PeerConf{
+			NeighborAddress: s.peer.Address.String(),
+			PeerAsn:         s.peer.AS,
+		},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			HoldTime:          uint64(hold / time.Second),
+			KeepaliveInterval: uint64(max(1, hold/time.Second/3)),
+		}},
+		Transport: &api.Transport{PassiveMode: true}, // the connection comes from here
+		AfiSafis:  []*api.AfiSafi{family(ipv4Unicast), family(ipv6Unicast)},
+	}
+}
+
+// hand gives GoBGP the connection. A peer that was just added is idle for some
+// microseconds, and would have the connection closed; so wait until it is
+// active, which takes one look or two.
+func (s *session) hand(ctx context.Context, c *connection) error {
+	deadline := time.Now().Add(closeTimeout)
+	for {
+		ready := false
+		if err := s.server.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
+			ready = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ACTIVE
+		}); err != nil {
+			return fmt.Errorf("asking GoBGP about the peer: %w", err)
+		}
+		if ready {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("GoBGP did not take the connection within %s", closeTimeout)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case s.server.connections <- c:
+		return nil
+	case <-time.After(closeTimeout):
+		return fmt.Errorf("GoBGP did not take the connection within %s", closeTimeout)
+	}
+}
+
+// release takes the peer from GoBGP again. GoBGP says goodbye with a Cease
+// where there is a session, and closes the connection. It is safe to call
+// twice.
+func (s *session) release(c *connection) {
+	// That the peer is not known is the only error, and what is wanted.
+	_ = s.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: s.peer.Address.String()})
+	await(c.done, closeTimeout)
+	c.Close()
+}
+
+// up notes that the session is established.
+func (s *session) up(families []bgp.Family) {
+	s.mu.Lock()
+	log := s.log
+	s.state, s.since, s.last, s.families = stateEstablished, time.Now(), "", families
+	s.mu.Unlock()
+	names := make([]string, 0, len(families))
+	for _, f := range families {
+		names = append(names, f.String())
+	}
+	log.Info("bgp session up", "as", s.peer.AS, "families", strings.Join(names, ","))
+	s.changed()
+}
+
+// down notes that the session, or the attempt at one, failed. What failed for
+// the same reason before is not told again.
+func (s *session) down(reason string) {
+	s.mu.Lock()
+	log, was, before := s.log, s.state, s.last
+	if was == stateEstablished {
+		s.outage = time.Now()
+	}
+	s.state, s.since, s.last, s.families = stateConnect, s.outage, reason, nil
+	s.mu.Unlock()
+	switch {
+	case was == stateEstablished:
+		log.Warn("bgp session down", "as", s.peer.AS, "reason", reason)
+	case reason != before:
+		log.Warn("bgp session not up", "as", s.peer.AS, "reason", reason)
+	default:
+		return
+	}
+	s.changed()
+}
+
+// set notes a state on the way.
+func (s *session) set(state string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != state {
+		s.state, s.since = state, time.Now()
+	}
+}
+
+// rename changes what status and log call the peer from now on.
+func (s *session) rename(name string, log *slog.Logger) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.name, s.log = name, log
+}
+
+// status is the session's, without the count of routes, and the families to
+// count them by.
+func (s *session) status() (PeerStatus, []bgp.Family) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return PeerStatus{
+		Name:      s.name,
+		Address:   s.peer.Address,
+		AS:        s.peer.AS,
+		State:     s.state,
+		Since:     s.since,
+		LastError: s.last,
+	}, s.families
+}
+
+// await waits for a channel to be closed, for no longer than d.
+func await(done <-chan struct{}, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,173 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// dialTimeout bounds one call. A SYN that is lost is sent again after 1 s,
+	// and that second one must be able to succeed.
+	dialTimeout = 2 * time.Second
+	// defaultPort is BGP's, RFC 4271 section 4.2.
+	defaultPort = 179
+	// classControl is DSCP CS6, network control (RFC 4594 section 3.1), as a
+	// TOS byte: on an uplink full of users' traffic the session must live.
+	classControl = 0xc0
+)
+
+// dial calls a peer. The TTL of an external session is 1 from the first packet
+// on, so that it cannot leave the connected network.
+func dial(ctx context.Context, p Peer, external bool) (*net.TCPConn, error) {
+	network := "tcp4"
+	if p.Address.Is6() {
+		network = "tcp6"
+	}
+	port := p.Port
+	if port == 0 {
+		port = defaultPort
+	}
+	d := net.Dialer{
+		Timeout:   dialTimeout,
+		KeepAlive: -1, // BGP has its own
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			return control(raw, func(fd int) error {
+				if err := setTraffic(fd, p.Address, external); err != nil {
+					return err
+				}
+				if p.Password == "" {
+					return nil
+				}
+				return setPassword(fd, p.Address, p.Password)
+			})
+		},
+	}
+	// The MD5 option is unknown to MPTCP sockets.
+	d.SetMultipathTCP(false)
+	conn, err := d.DialContext(ctx, network, netip.AddrPortFrom(p.Address, uint16(port)).String())
+	if err != nil {
+		return nil, dialError(err, p.Password != "")
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// dialError says why a call failed, in words that need no knowledge of
+// sockets. The kernel drops what is signed with another key, or not at all, so
+// a wrong password cannot be told from a peer that is gone.
+func dialError(err error, password bool) error {
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		if password {
+			return fmt.Errorf("no answer within %s (a wrong password looks the same)", dialTimeout)
+		}
+		return fmt.Errorf("no answer within %s", dialTimeout)
+	}
+	return errors.New(socketError(err))
+}
+
+// listen opens a port on every local address, one socket for each family,
+// because MD5 keys of IPv4 peers have no effect on a socket for both. A host
+// without IPv6 has one socket.
+func listen(port int) ([]*net.TCPListener, error) {
+	var listeners []*net.TCPListener
+	for _, network := range []string{"tcp4", "tcp6"} {
+		config := net.ListenConfig{KeepAlive: -1}
+		config.SetMultipathTCP(false)
+		l, err := config.Listen(context.Background(), network, fmt.Sprintf(":%d", port))
+		if err == nil {
+			listeners = append(listeners, l.(*net.TCPListener))
+			continue
+		}
+		if network == "tcp6" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+			continue
+		}
+		for _, l := range listeners {
+			l.Close()
+		}
+		return nil, listenError(port, err)
+	}
+	return listeners, nil
+}
+
+// listenError says what to do about a port that cannot be opened.
+func listenError(port int, err error) error {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return fmt.Errorf("listening on BGP port %d: %w", port, err)
+	}
+	switch errno {
+	case unix.EADDRINUSE:
+		return fmt.Errorf("listening on BGP port %d: %w; stop the other BGP daemon or set listen_port = 0", port, errno)
+	case unix.EACCES:
+		return fmt.Errorf("listening on BGP port %d: %w; grant CAP_NET_BIND_SERVICE or set listen_port = 0", port, errno)
+	}
+	return fmt.Errorf("listening on BGP port %d: %w", port, errno)
+}
+
+// setListenPassword sets or, where password is empty, removes the key that
+// connections from a peer must be signed with.
+func setListenPassword(l *net.TCPListener, peer netip.Addr, password string) error {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = control(raw, func(fd int) error { return setPassword(fd, peer, password) })
+	if password == "" && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// setPassword sets the TCP MD5 key for packets from and to a peer.
+func setPassword(fd int, peer netip.Addr, password string) error {
+	sig := unix.TCPMD5Sig{Keylen: uint16(len(password))}
+	copy(sig.Key[:], password)
+	if peer.Is4() {
+		sig.Addr.Family = unix.AF_INET
+		address := peer.As4()
+		copy(sig.Addr.Data[2:], address[:]) // after the port
+	} else {
+		sig.Addr.Family = unix.AF_INET6
+		address := peer.As16()
+		copy(sig.Addr.Data[6:], address[:]) // after the port and the flow label
+	}
+	if err := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig); err != nil {
+		return fmt.Errorf("setting the TCP MD5 key for %s: %w", peer, err)
+	}
+	return nil
+}
+
+// setTraffic sets the class of the packets to a peer and how far they may go.
+func setTraffic(fd int, peer netip.Addr, external bool) error {
+	level, class, hops := unix.IPPROTO_IP, unix.IP_TOS, unix.IP_TTL
+	if peer.Is6() {
+		level, class, hops = unix.IPPROTO_IPV6, unix.IPV6_TCLASS, unix.IPV6_UNICAST_HOPS
+	}
+	if err := unix.SetsockoptInt(fd, level, class, classControl); err != nil {
+		return fmt.Errorf("setting the traffic class for %s: %w", peer, err)
+	}
+	if !external {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, level, hops, 1); err != nil {
+		return fmt.Errorf("setting the TTL for %s: %w", peer, err)
+	}
+	return nil
+}
+
+// control runs f on a socket.
+func control(raw syscall.RawConn, f func(fd int) error) error {
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}

@@ -1,0 +1,336 @@
+package bgp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+const (
+	// settleTime passes between the withdrawal of everything and the end of
+	// the sessions. GoBGP sends from a queue of which it does not tell whether
+	// it is empty; 10,000 withdrawals take less than half of this.
+	settleTime = 200 * time.Millisecond
+	// maxPassword is TCP_MD5SIG_MAXKEYLEN of include/uapi/linux/tcp.h.
+	maxPassword = 80
+)
+
+var errClosed = errors.New("the BGP speaker is closed")
+
+// Speaker announces a set of routes to a set of peers. Its methods may be
+// called from several goroutines.
+type Speaker struct {
+	options   Options
+	log       *slog.Logger
+	changed   func()
+	server    *gobgp
+	listeners []*net.TCPListener
+	accepting sync.WaitGroup
+
+	// mu is held by whoever changes routes or peers, all the way through.
+	mu     sync.Mutex
+	closed bool
+	routes []Route // what was last Set, for SetPeers to find next hops for
+
+	// sessionsMu is held for moments only, so that Peers and an incoming
+	// connection do not wait for a change.
+	sessionsMu sync.RWMutex
+	sessions   map[netip.Addr]*session
+}
+
+// Start starts a speaker without peers and routes. The context bounds the
+// start; Close ends the speaker.
+//
+// changed is called, from any goroutine, when a session comes up, when one
+// goes down, and when one stays down for another reason than before. It must
+// not block.
+func Start(ctx context.Context, o Options, log *slog.Logger, changed func()) (*Speaker, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	s := &Speaker{options: o, log: log, changed: changed, sessions: map[netip.Addr]*session{}}
+	if o.ListenPort != 0 {
+		listeners, err := listen(o.ListenPort)
+		if err != nil {
+			return nil, err
+		}
+		s.listeners = listeners
+	}
+	g, err := startGoBGP(ctx, o, log)
+	if err != nil {
+		s.closeListeners()
+		return nil, err
+	}
+	s.server = g
+	for _, l := range s.listeners {
+		s.accepting.Go(func() { s.accept(l) })
+	}
+	return s, nil
+}
+
+func (o Options) validate() error {
+	switch {
+	case o.AS == 0 || o.AS == 1<<32-1: // RFC 7607, RFC 7300
+		return fmt.Errorf("starting the BGP speaker: AS %d is reserved", o.AS)
+	case !o.RouterID.Is4() || o.RouterID.IsUnspecified():
+		return fmt.Errorf("starting the BGP speaker: router ID %s is no IPv4 address", o.RouterID)
+	case o.ListenPort < 0 || o.ListenPort > 65535:
+		return fmt.Errorf("starting the BGP speaker: listen port %d is no port", o.ListenPort)
+	}
+	return nil
+}
+
+// accept passes what peers open to their sessions. A connection of somebody
+// else, or of a peer that has one, is closed.
+func (s *Speaker) accept(l *net.TCPListener) {
+	for {
+		tcp, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// Out of descriptors, most likely; the peer will call again.
+			s.log.Error("bgp connection not accepted", "error", socketError(err))
+			time.Sleep(redialInterval)
+			continue
+		}
+		remote := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+		s.sessionsMu.RLock()
+		session := s.sessions[remote]
+		s.sessionsMu.RUnlock()
+		if session == nil {
+			s.log.Debug("bgp connection refused", "address", remote, "reason", "no such peer")
+			tcp.Close()
+			continue
+		}
+		select {
+		case session.accepted <- tcp:
+		default:
+			tcp.Close()
+		}
+	}
+}
+
+// SetPeers makes the peers those given: new ones are connected to, missing
+// ones are told goodbye, changed ones are connected to anew. A session whose
+// peer did not change, or changed its name only, is not touched. Nothing
+// changes when one of the peers is not valid.
+func (s *Speaker) SetPeers(peers []Peer) error {
+	if err := validatePeers(peers); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("setting BGP peers: %w", errClosed)
+	}
+	wanted := make(map[netip.Addr]Peer, len(peers))
+	for _, p := range peers {
+		wanted[p.Address] = p
+	}
+	s.stopSessions(nil, func(session *session) bool {
+		p, ok := wanted[session.peer.Address]
+		p.Name = session.peer.Name
+		return !ok || p != session.peer
+	})
+	// The table first: the other peers may make for other next hops, and a new
+	// session must not begin with the old ones. What cannot be announced is
+	// the next Set's to tell.
+	_ = s.announce(peers)
+
+	var errs []error
+	for _, p := range peers {
+		log := s.log.With("peer", p.Name, "address", p.Address)
+		s.sessionsMu.RLock()
+		present := s.sessions[p.Address]
+		s.sessionsMu.RUnlock()
+		if present != nil {
+			present.rename(p.Name, log)
+			continue
+		}
+		if err := s.setListenPassword(p); err != nil {
+			errs = append(errs, fmt.Errorf("adding BGP peer %s: %w", p.Name, err))
+			continue
+		}
+		session := newSession(s.server, log, s.changed, p, p.AS != s.options.AS)
+		s.sessionsMu.Lock()
+		s.sessions[p.Address] = session
+		s.sessionsMu.Unlock()
+		session.start()
+	}
+	return errors.Join(errs...)
+}
+
+func validatePeers(peers []Peer) error {
+	var errs []error
+	seen := map[netip.Addr]string{}
+	for _, p := range peers {
+		fault := func(format string, args ...any) {
+			errs = append(errs, fmt.Errorf("setting BGP peer %s: %w", p.Name, fmt.Errorf(format, args...)))
+		}
+		if !p.Address.IsValid() || p.Address.Is4In6() || p.Address.IsUnspecified() || p.Address.IsMulticast() {
+			fault("%s is no address of a peer", p.Address)
+		}
+		if other, ok := seen[p.Address]; ok {
+			fault("peer %s has the same address %s", other, p.Address)
+		}
+		seen[p.Address] = p.Name
+		if p.Port < 0 || p.Port > 65535 {
+			fault("port %d is no port", p.Port)
+		}
+		if p.AS == 0 || p.AS == 1<<32-1 {
+			fault("AS %d is reserved", p.AS)
+		}
+		if len(p.Password) > maxPassword {
+			fault("the password has %d bytes, more than the %d of a TCP MD5 key", len(p.Password), maxPassword)
+		}
+		if p.HoldTime != 0 && (p.HoldTime < 3*time.Second || p.HoldTime > 65535*time.Second) {
+			fault("hold time %s is not between 3s and 65535s", p.HoldTime)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// stopSessions stops the sessions that which names, all at once, and forgets
+// them.
+func (s *Speaker) stopSessions(cause error, which func(*session) bool) {
+	s.sessionsMu.RLock()
+	var stopping []*session
+	for _, session := range s.sessions {
+		if which(session) {
+			stopping = append(stopping, session)
+		}
+	}
+	s.sessionsMu.RUnlock()
+	var wg sync.WaitGroup
+	for _, session := range stopping {
+		wg.Go(func() { session.stop(cause) })
+	}
+	wg.Wait()
+	for _, session := range stopping {
+		s.sessionsMu.Lock()
+		delete(s.sessions, session.peer.Address)
+		s.sessionsMu.Unlock()
+		_ = s.setListenPassword(Peer{Address: session.peer.Address}) // the socket may be closed
+	}
+}
+
+// setListenPassword sets the key for a peer's own calls.
+func (s *Speaker) setListenPassword(p Peer) error {
+	for _, l := range s.listeners {
+		if l.Addr().(*net.TCPAddr).AddrPort().Addr().Is4() != p.Address.Is4() {
+			continue
+		}
+		if err := setListenPassword(l, p.Address, p.Password); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Peers tells the state of every session, sorted by name and address.
+func (s *Speaker) Peers() []PeerStatus {
+	s.sessionsMu.RLock()
+	sessions := make([]*session, 0, len(s.sessions))
+	for _, session := range s.sessions {
+		sessions = append(sessions, session)
+	}
+	s.sessionsMu.RUnlock()
+
+	counts := map[bgp.Family]int{}
+	all := make([]PeerStatus, 0, len(sessions))
+	for _, session := range sessions {
+		status, spoken := session.status()
+		for _, f := range families {
+			if !slices.Contains(spoken, f) {
+				continue
+			}
+			if _, known := counts[f]; !known {
+				counts[f] = s.count(f)
+			}
+			status.Advertised += counts[f]
+		}
+		all = append(all, status)
+	}
+	slices.SortFunc(all, func(a, b PeerStatus) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address))
+	})
+	return all
+}
+
+// count is the number of routes in the table; none once GoBGP has stopped.
+func (s *Speaker) count(f bgp.Family) int {
+	table, err := s.server.GetTable(context.Background(), &api.GetTableRequest{
+		TableType: api.TableType_TABLE_TYPE_GLOBAL,
+		Family:    &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())},
+	})
+	if err != nil {
+		return 0
+	}
+	return int(table.GetNumDestination())
+}
+
+// Close withdraws every route, gives the withdrawals a moment to reach the
+// peers, says goodbye to them (Cease, administrative shutdown) and stops. A
+// peer that reads nothing delays it by a second or two, and by no more than the
+// context allows: then what still stands ends with the process, and the error
+// says so. The speaker cannot be used afterwards; closing it again does nothing.
+func (s *Speaker) Close(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	s.closeListeners()
+	s.accepting.Wait()
+
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.withdrawAll(ctx)
+		s.stopSessions(errShutdown, func(*session) bool { return true })
+		s.server.Stop()
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("closing the BGP speaker: %w", context.Cause(ctx))
+	}
+}
+
+// withdrawAll withdraws every route, and waits where somebody is there to hear
+// of it.
+func (s *Speaker) withdrawAll(ctx context.Context) {
+	have, err := s.listed()
+	if err != nil || len(have) == 0 {
+		return
+	}
+	if err := s.withdraw(have); err != nil {
+		s.log.Error("bgp routes not withdrawn", "error", err)
+		return
+	}
+	if slices.ContainsFunc(s.Peers(), func(p PeerStatus) bool { return p.State == stateEstablished }) {
+		select {
+		case <-time.After(settleTime):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *Speaker) closeListeners() {
+	for _, l := range s.listeners {
+		l.Close()
+	}
+}
