@@ -128,15 +128,23 @@ func (d *Decision) fault(vip netip.Addr, have map[l4.Key]l4.Service, addresses [
 			return fmt.Sprintf("%s is not in the kernel's table", want.Key)
 		}
 		if got.Scheduler != want.Scheduler || got.Flags != want.Flags {
-			return fmt.Sprintf("%s has scheduler %s %s in the kernel, want %s %s",
-				want.Key, got.Scheduler, got.Flags, want.Scheduler, want.Flags)
+			return fmt.Sprintf("%s has scheduler %s in the kernel, want %s", want.Key, scheduler(got), scheduler(want))
 		}
 		carrying, quorum := carrying(got), d.quorum(vip, want.Key)
 		if carrying < quorum {
-			return fmt.Sprintf("%s has %d destinations in the kernel that take new flows, quorum %d", want.Key, carrying, quorum)
+			take := "take"
+			if carrying == 1 {
+				take = "takes"
+			}
+			return fmt.Sprintf("%s has %s in the kernel that %s new flows, quorum %d",
+				want.Key, count(carrying, "destination"), take, quorum)
 		}
 	}
 	return ""
+}
+
+func scheduler(s l4.Service) string {
+	return strings.TrimSpace(s.Scheduler + " " + s.Flags.String())
 }
 
 // carrying counts the destinations that take new flows.
