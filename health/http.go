@@ -22,13 +22,15 @@ const maxHeader = 8 << 10
 // little of it: the status, once the header is complete. Nothing is followed,
 // no proxy is asked, no body is read, and no more than maxHeader bytes are held.
 func get(conn net.Conn, start time.Time, target Target, check Check) Answer {
-	// A failed write is not looked at. A target that answers and closes
-	// without reading the request may make it fail, and its answer is still
-	// the better witness; where there is none, the read fails too and says
-	// why.
-	io.WriteString(conn, request(target, check))
-
+	// A target that answers and closes without reading the request may make
+	// the write fail, and its answer is still the better witness. Only where
+	// there is none does the write's error count: the kernel tells of a reset
+	// once, to whichever call comes first.
+	_, sent := io.WriteString(conn, request(target, check))
 	status, n, err := readStatus(conn)
+	if sent != nil && errors.Is(err, io.EOF) && n == 0 {
+		err = sent
+	}
 	var malformed malformedError
 	switch {
 	case errors.As(err, &malformed):

@@ -41,11 +41,16 @@ func (p phase) first(t, interval time.Duration) time.Duration {
 	return t + time.Duration(float64(p)*float64(min(interval, firstWithin)))
 }
 
-// next is the tick that follows the one at due, as seen at now. Where more than
-// one has passed in the meantime, because a probe took longer than the interval
-// or the machine stood still, they are merged into one that is due at once.
+// next is the tick that follows the probe due at due, as seen at now. Where more
+// than one has passed in the meantime, because a probe took longer than the
+// interval or the machine stood still, they are merged into one that is due at
+// once.
+//
+// A probe may have been due off the ticks: the first one is, and one before a
+// change of the interval. A tick that comes within a quarter of the interval
+// after it is left out, as two answers from one moment are not two in a row.
 func (p phase) next(due, now, interval time.Duration) time.Duration {
-	tick := p.after(due, interval)
+	tick := p.after(due+interval/4, interval)
 	if tick < now-interval {
 		tick = p.after(now-interval, interval)
 	}

@@ -70,7 +70,8 @@ func TestNextTick(t *testing.T) {
 		{"one that takes nearly the interval too", 10500 * ms, 11499 * ms, 11500 * ms},
 		{"one that takes a little more is late", 10500 * ms, 11510 * ms, 11500 * ms},
 		{"one that takes many intervals is late once", 10500 * ms, 19700 * ms, 19500 * ms},
-		{"the first probe is off its phase, the next is on it", 100 * ms, 110 * ms, 500 * ms},
+		{"the first probe is off the ticks, the next is on one", 100 * ms, 110 * ms, 500 * ms},
+		{"but not on one that follows at once", 300 * ms, 310 * ms, 1500 * ms},
 	} {
 		got := phase(0.5).next(tt.due, tt.now, s)
 		if got != tt.want {
