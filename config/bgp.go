@@ -1,0 +1,202 @@
+package config
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxPeers bounds the sessions; an LB4 host has two or four.
+	maxPeers = 64
+	// maxCommunities keeps the attribute far below the 4096 bytes of a BGP
+	// message (RFC 4271 section 4.1).
+	maxCommunities = 64
+	// maxDrainTime bounds how long a stop may take.
+	maxDrainTime = 10 * time.Minute
+	// The hold time travels as 16 bits of seconds, and one or two seconds are
+	// not allowed (RFC 4271 section 4.2).
+	minHoldTime = 3 * time.Second
+	maxHoldTime = math.MaxUint16 * time.Second
+	// The restart time travels as 12 bits of seconds (RFC 4724 section 3).
+	maxRestartTime = 4095 * time.Second
+)
+
+// bgp validates [bgp] and its peers.
+func (c *checker) bgp(file *rawFile) BGP {
+	raw := &file.bgp
+	if !raw.ok {
+		if !raw.present {
+			c.fault(file.child("bgp"), `the table is missing; write [bgp] with as = 65000 and router_id = "192.0.2.132"`)
+		}
+		return BGP{}
+	}
+	b := BGP{
+		AS:          c.as(raw.as, 0),
+		RouterID:    c.routerID(raw),
+		HoldTime:    c.holdTime(raw.holdTime),
+		ListenPort:  int(c.integer(raw.listenPort, 0, 0, math.MaxUint16)),
+		DrainTime:   c.duration(raw.drainTime, defaultDrainTime, 0, maxDrainTime),
+		Communities: c.communities(raw.communities),
+	}
+	if !raw.as.present {
+		c.fault(raw.child("as"), "is missing; write the number of your autonomous system, such as as = 65000")
+	}
+	c.gracefulRestart(raw.gracefulRestart)
+	b.Peers = c.peers(raw, b)
+	return b
+}
+
+// as is a number of an autonomous system. RFC 7607 reserves 0.
+func (c *checker) as(t number, fallback uint32) uint32 {
+	if t.ok && t.value == 0 {
+		c.fault(t.place, "0 is reserved and numbers no autonomous system; write 1 to %d", uint32(math.MaxUint32))
+		return fallback
+	}
+	return uint32(c.integer(t, int64(fallback), 1, math.MaxUint32))
+}
+
+// routerID is the BGP identifier: four bytes that are not all zero (RFC 6286
+// section 2.1).
+func (c *checker) routerID(raw *rawBGP) netip.Addr {
+	t := raw.routerID
+	if !t.present {
+		c.fault(raw.child("router_id"), `is missing; write an IPv4 address of this host, such as router_id = "192.0.2.132"`)
+	}
+	if !t.ok {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(t.value)
+	switch {
+	case err != nil || !a.Is4():
+		c.fault(t.place, `%s is not an IPv4 address; write one of this host, such as "192.0.2.132"`, quote(t.value))
+	case a.IsUnspecified():
+		c.fault(t.place, `%s identifies nobody; write an IPv4 address of this host, such as "192.0.2.132"`, quote(t.value))
+	default:
+		return a
+	}
+	return netip.Addr{}
+}
+
+// holdTime is how long a session outlives silence.
+func (c *checker) holdTime(t text) time.Duration {
+	d := c.duration(t, defaultHoldTime, minHoldTime, maxHoldTime)
+	if d%time.Second != 0 {
+		c.fault(t.place, "%s is not in whole seconds, and BGP knows no others; write %q or %q",
+			quote(t.value), spell(d.Truncate(time.Second)), spell(d.Truncate(time.Second)+time.Second))
+		return defaultHoldTime
+	}
+	return d
+}
+
+// gracefulRestart is how long the peers shall keep the routes of a daemon that
+// restarts.
+func (c *checker) gracefulRestart(t text) {
+	d, ok := c.tryDuration(t, 0, 0, maxRestartTime)
+	if ok && d != 0 && !gracefulRestartAvailable {
+		c.fault(t.place, `%s is not available in this version; write "0s", or leave the key out`, quote(t.value))
+	}
+}
+
+// wellKnown are the communities that have a name, as the registry of IANA
+// (bgp-well-known-communities) spells it.
+var wellKnown = map[string]uint32{
+	"blackhole":    0xFFFF029A, // RFC 7999
+	"no-export":    0xFFFFFF01, // RFC 1997
+	"no-advertise": 0xFFFFFF02, // RFC 1997
+}
+
+// gracefulShutdown is 65535:0 of RFC 8326. On every route and for good it
+// would say that this host is always about to go.
+const gracefulShutdown uint32 = 0xFFFF0000
+
+// communities reads the list, sorted and each once.
+func (c *checker) communities(t texts) []uint32 {
+	if len(t.values) > maxCommunities {
+		c.fault(t.place, "there are %d communities; write at most %d", len(t.values), maxCommunities)
+		return nil
+	}
+	var all []uint32
+	for _, one := range t.values {
+		if !one.ok {
+			continue
+		}
+		community, ok := parseCommunity(one.value)
+		switch {
+		case !ok:
+			c.fault(one.place, `%s is not a community; write two numbers from 0 to 65535 as "65000:100", or no-export, no-advertise or blackhole`, quote(one.value))
+		case community == gracefulShutdown:
+			c.fault(one.place, "%s is what the daemon itself adds while it drains; leave it out", quote(one.value))
+		case slices.Contains(all, community):
+			c.fault(one.place, "%s is in the list twice; leave one of them out", quote(one.value))
+		default:
+			all = append(all, community)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// parseCommunity reads 65000:100 or a name.
+func parseCommunity(s string) (community uint32, ok bool) {
+	if s == "graceful-shutdown" {
+		return gracefulShutdown, true
+	}
+	if community, ok := wellKnown[s]; ok {
+		return community, true
+	}
+	high, low, _ := strings.Cut(s, ":")
+	upper, err := strconv.ParseUint(high, 10, 16)
+	if err != nil {
+		return 0, false
+	}
+	lower, err := strconv.ParseUint(low, 10, 16)
+	return uint32(upper<<16 | lower), err == nil
+}
+
+// peers validates every [bgp.peer.NAME], sorted by name.
+func (c *checker) peers(bgp *rawBGP, b BGP) []Peer {
+	raw := bgp.peers
+	if raw.ok && len(raw.entries) == 0 || !raw.present {
+		c.fault(bgp.child("peer"), `there is no peer, so nothing can be announced; write [bgp.peer.rr1] with address = "192.0.2.254"`)
+		return nil
+	}
+	if len(raw.entries) > maxPeers {
+		c.fault(raw.place, "there are %d peers; write at most %d", len(raw.entries), maxPeers)
+		return nil
+	}
+	var peers []Peer
+	seen := make(map[netip.Addr]place)
+	for _, r := range raw.entries {
+		if !r.ok {
+			continue
+		}
+		p := Peer{
+			Name:     r.name,
+			Port:     int(c.integer(r.port, defaultBGPPort, 1, math.MaxUint16)),
+			AS:       c.as(r.as, b.AS),
+			Password: c.password(r.passwordFile),
+		}
+		if !r.address.present {
+			c.fault(r.child("address"), `is missing; write the address of the peer, such as address = "192.0.2.254"`)
+		}
+		if a, ok := c.address(r.address); ok {
+			p.Address = a
+			first, twice := seen[a]
+			switch {
+			case twice:
+				c.fault(r.address.place, "%s is the address of %s in line %d already; one session with a router is enough", a, first.key, first.line)
+			case a == b.RouterID:
+				c.fault(r.address.place, "%s is this host's own, by bgp.router_id in line %d; write the address of the router", a, bgp.routerID.line)
+			default:
+				seen[a] = r.place
+			}
+		}
+		peers = append(peers, p)
+	}
+	slices.SortFunc(peers, func(x, y Peer) int { return strings.Compare(x.Name, y.Name) })
+	return peers
+}

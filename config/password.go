@@ -1,0 +1,68 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// maxPassword is the longest key of TCP MD5, in bytes (TCP_MD5SIG_MAXKEYLEN of
+// linux/tcp.h).
+const maxPassword = 80
+
+// password reads a password file. No fault shows any of its content.
+func (c *checker) password(t text) Secret {
+	path := c.filePath(t, "", maxPath)
+	if path == "" {
+		return ""
+	}
+	data, err := readPassword(path)
+	data = bytes.TrimSuffix(data, []byte("\n"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.fault(t.place, "%s does not exist; write the password that the peer has into it", quote(path))
+	case errors.Is(err, fs.ErrPermission):
+		c.fault(t.place, "%s may not be read by this user; give it read permission, as with chgrp lb and chmod 0640", quote(path))
+	case errors.Is(err, errNoFile):
+		c.fault(t.place, "%s is not a regular file; name one that holds the password", quote(path))
+	case err != nil:
+		c.fault(t.place, "%s cannot be read: %v; mend that, or name another file", quote(path), cause(err))
+	case len(data) == 0:
+		c.fault(t.place, "%s is empty; write the password that the peer has into it, or leave the key out", quote(path))
+	case len(data) > maxPassword:
+		c.fault(t.place, "%s holds more than %d bytes, which is the most that TCP MD5 takes; write a shorter password into it", quote(path), maxPassword)
+	case bytes.IndexByte(data, 0) >= 0:
+		c.fault(t.place, "%s holds a NUL byte; write the password as text into it", quote(path))
+	case bytes.HasSuffix(data, []byte("\r")):
+		c.fault(t.place, "%s ends with a carriage return, which would be part of the password; save it with a line feed alone", quote(path))
+	default:
+		return Secret(data)
+	}
+	return ""
+}
+
+// errNoFile is a path that leads to a directory, a device or a pipe.
+var errNoFile = errors.New("not a regular file")
+
+// readPassword is the beginning of a regular file: enough of it to know
+// whether it is too long. It opens nothing else, because opening a pipe waits
+// for a writer, and opening a device can do anything.
+func readPassword(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNoFile
+	}
+	// The file may have become a pipe since.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxPassword+2))
+}

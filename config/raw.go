@@ -1,0 +1,188 @@
+package config
+
+// The raw tables have the shape of the file. Their fields lists are the one
+// place where a key gets its name; the reference file is tested against them.
+
+// rawFile is the file as a whole.
+type rawFile struct {
+	table
+	maintenanceFile text
+	stateDir        text
+	control         rawControl
+	bgp             rawBGP
+	http            rawHTTP
+	pools           tables[rawPool, *rawPool]
+	services        tables[rawService, *rawService]
+}
+
+func (r *rawFile) fields() []field {
+	return []field{
+		{"maintenance_file", &r.maintenanceFile, `"/etc/lb/disable"`},
+		{"state_dir", &r.stateDir, `"/var/lib/lb"`},
+		{"control", section{&r.control}, "[control]"},
+		{"bgp", section{&r.bgp}, "[bgp]"},
+		{"http", section{&r.http}, "[http]"},
+		{"pool", &r.pools, "[pool.lb7]"},
+		{"service", &r.services, "[service.www]"},
+	}
+}
+
+// rawControl is [control].
+type rawControl struct {
+	table
+	socket text
+	group  text
+}
+
+func (r *rawControl) fields() []field {
+	return []field{
+		{"socket", &r.socket, `"/run/lb/lb4d.sock"`},
+		{"group", &r.group, `"lb"`},
+	}
+}
+
+// rawHTTP is [http].
+type rawHTTP struct {
+	table
+	listen text
+}
+
+func (r *rawHTTP) fields() []field {
+	return []field{
+		{"listen", &r.listen, `"127.0.0.1:9404"`},
+	}
+}
+
+// rawBGP is [bgp].
+type rawBGP struct {
+	table
+	as              number
+	routerID        text
+	holdTime        text
+	listenPort      number
+	gracefulRestart text
+	drainTime       text
+	communities     texts
+	peers           tables[rawPeer, *rawPeer]
+}
+
+func (r *rawBGP) fields() []field {
+	return []field{
+		{"as", &r.as, "65000"},
+		{"router_id", &r.routerID, `"192.0.2.132"`},
+		{"hold_time", &r.holdTime, `"6s"`},
+		{"listen_port", &r.listenPort, "179"},
+		{"graceful_restart", &r.gracefulRestart, `"0s"`},
+		{"drain_time", &r.drainTime, `"5s"`},
+		{"communities", &r.communities, `["65000:100"]`},
+		{"peer", &r.peers, "[bgp.peer.rr1]"},
+	}
+}
+
+// rawPeer is [bgp.peer.NAME].
+type rawPeer struct {
+	table
+	address      text
+	port         number
+	as           number
+	passwordFile text
+}
+
+func (r *rawPeer) fields() []field {
+	return []field{
+		{"address", &r.address, `"192.0.2.254"`},
+		{"port", &r.port, "179"},
+		{"as", &r.as, "65000"},
+		{"password_file", &r.passwordFile, `"/etc/lb/rr1.key"`},
+	}
+}
+
+// rawPool is [pool.NAME].
+type rawPool struct {
+	table
+	encapsulation text
+	purgeAfter    text
+	members       texts
+	member        tables[rawMember, *rawMember]
+	check         rawCheck
+}
+
+func (r *rawPool) fields() []field {
+	return []field{
+		{"encapsulation", &r.encapsulation, `"ipip"`},
+		{"purge_after", &r.purgeAfter, `"30s"`},
+		{"members", &r.members, `["192.0.2.139", "192.0.2.140"]`},
+		{"member", &r.member, "[pool.lb7.member.lb7-1]"},
+		{"check", section{&r.check}, "[pool.lb7.check]"},
+	}
+}
+
+// rawMember is [pool.NAME.member.NAME].
+type rawMember struct {
+	table
+	address  text
+	address6 text
+	weight   number
+}
+
+func (r *rawMember) fields() []field {
+	return []field{
+		{"address", &r.address, `"192.0.2.139"`},
+		{"address6", &r.address6, `"2001:db8::c000:28b"`},
+		{"weight", &r.weight, "1"},
+	}
+}
+
+// rawCheck is [pool.NAME.check].
+type rawCheck struct {
+	table
+	http         text
+	tcp          boolean
+	host         text
+	port         number
+	expectStatus numbers
+	drainStatus  numbers
+	interval     text
+	timeout      text
+	rise         number
+	fall         number
+	via          text
+}
+
+func (r *rawCheck) fields() []field {
+	return []field{
+		{"http", &r.http, `"/healthcheck"`},
+		{"tcp", &r.tcp, "true"},
+		{"host", &r.host, `"www.example.com"`},
+		{"port", &r.port, "80"},
+		{"expect_status", &r.expectStatus, "[200]"},
+		{"drain_status", &r.drainStatus, "[503]"},
+		{"interval", &r.interval, `"1s"`},
+		{"timeout", &r.timeout, `"500ms"`},
+		{"rise", &r.rise, "2"},
+		{"fall", &r.fall, "3"},
+		{"via", &r.via, `"direct"`},
+	}
+}
+
+// rawService is [service.NAME].
+type rawService struct {
+	table
+	vips      texts
+	ports     texts
+	pool      text
+	quorum    share
+	scheduler text
+	flags     texts
+}
+
+func (r *rawService) fields() []field {
+	return []field{
+		{"vips", &r.vips, `["198.51.100.1"]`},
+		{"ports", &r.ports, `["80/tcp", "443/udp"]`},
+		{"pool", &r.pool, `"lb7"`},
+		{"quorum", &r.quorum, `1 or "50%"`},
+		{"scheduler", &r.scheduler, `"mh"`},
+		{"flags", &r.flags, `["mh-port", "mh-fallback"]`},
+	}
+}
