@@ -1,10 +1,14 @@
 // Package l4 keeps the kernel's IPVS table equal to a wanted one.
 //
 // Diff is pure: it turns (listed, wanted) into operations. Kernel lists the
-// table and applies operations through generic netlink.
+// table and applies operations through generic netlink. A caller does the
+// three in turn, as often as it likes: what is already as wanted causes no
+// write, so a restart, a second pass or a hand-made change need no special
+// care.
 package l4
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 )
@@ -30,6 +34,11 @@ func (p Protocol) String() string {
 type Flags uint32
 
 const (
+	// Persistent (IP_VS_SVC_F_PERSISTENT): a client's flows stay together.
+	// Never wanted here; a service that somebody else made may have it.
+	Persistent Flags = 0x01
+	// OnePacket (IP_VS_SVC_F_ONEPACKET): each datagram is scheduled anew.
+	OnePacket Flags = 0x04
 	// MHFallback (IP_VS_SVC_F_SCHED_MH_FALLBACK): flows on the slots of a
 	// destination of weight 0 are hashed again instead of being refused.
 	MHFallback Flags = 0x08
@@ -38,14 +47,34 @@ const (
 	MHPort Flags = 0x10
 )
 
-// String lists the flags as ipvsadm names them.
+// hashed (IP_VS_SVC_F_HASHED) is the kernel's own mark on every service that
+// it has in its table. Nobody sets it, so it is no difference.
+const hashed Flags = 0x02
+
+// flagNames are the flags with a name, in the order in which String lists
+// them.
+var flagNames = []struct {
+	flag Flags
+	name string
+}{
+	{MHFallback, "mh-fallback"},
+	{MHPort, "mh-port"},
+	{Persistent, "persistent"},
+	{OnePacket, "ops"},
+}
+
+// String lists the flags as ipvsadm names them, and what has no name as a
+// number.
 func (f Flags) String() string {
 	var names []string
-	if f&MHFallback != 0 {
-		names = append(names, "mh-fallback")
+	for _, n := range flagNames {
+		if f&n.flag != 0 {
+			names = append(names, n.name)
+			f &^= n.flag
+		}
 	}
-	if f&MHPort != 0 {
-		names = append(names, "mh-port")
+	if f != 0 {
+		names = append(names, fmt.Sprintf("%#x", uint32(f)))
 	}
 	return strings.Join(names, ",")
 }
@@ -57,7 +86,7 @@ type Key struct {
 	Protocol Protocol
 }
 
-// String is VIP:port/protocol.
+// String is 198.51.100.1:80/tcp or [2001:db8::1]:80/tcp.
 func (k Key) String() string {
 	return netip.AddrPortFrom(k.VIP, k.Port).String() + "/" + k.Protocol.String()
 }
@@ -85,13 +114,21 @@ type Destination struct {
 	// destination added at weight 0 has no slots in the Maglev table
 	// (ip_vs_mh.c, last_weight).
 	FullWeight int
-	// Tunnel tells that the destination is reached by encapsulation. Wanted
-	// destinations always have it.
+	// Tunnel tells that the destination is reached by IPIP encapsulation (a
+	// listed GUE or GRE tunnel does not count). Wanted destinations always
+	// have it.
 	Tunnel bool
+	// Limited tells that connection limits are set (ipvsadm -x, -y). Listed
+	// destinations only: a limit makes the kernel pass over a destination
+	// that the others' tables still name, so none is ever wanted.
+	Limited bool
 	// ActiveConns and InactiveConns are the kernel's counts; listed
 	// destinations only.
 	ActiveConns, InactiveConns int
 }
+
+// AddrPort names the destination within its service.
+func (d Destination) AddrPort() netip.AddrPort { return netip.AddrPortFrom(d.Addr, d.Port) }
 
 // Table is a list of virtual services.
 type Table []Service
