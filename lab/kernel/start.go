@@ -1,0 +1,120 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// envLines, set in process 1's environment, tells it that it is one, and how
+// to find its lines: "tty" or "fd".
+const envLines = "LAB_KERNEL_LINES"
+
+// binary is User-Mode Linux as Debian names it.
+const binary = "linux.uml"
+
+// start runs the machine's outermost process with the given ends of the lines.
+// It is process 1 of a PID namespace in both kinds, so that killing it kills
+// all: User-Mode Linux has a host process for each of the guest's address
+// spaces, and none of them dies by itself.
+func (m *Machine) start(o Options, lines []*os.File) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program's own file: %w", err)
+	}
+	flags := uintptr(unix.CLONE_NEWPID)
+	path, args, env := self, []string(nil), []string{envLines + "=fd"}
+	if o.Kind == Namespaces {
+		flags |= unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	} else if path, args, env, err = m.userMode(o, self); err != nil {
+		return err
+	}
+	spawn := func(flags uintptr) error {
+		m.cmd = exec.Command(path, args...)
+		m.cmd.Env = env
+		m.cmd.ExtraFiles = lines
+		m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
+		m.cmd.WaitDelay = time.Second
+		m.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL, Cloneflags: flags}
+		return m.spawn()
+	}
+	err = spawn(flags)
+	if errors.Is(err, unix.EPERM) && o.Kind == UserMode {
+		// A container without CAP_SYS_ADMIN: the process group has to do, and
+		// process 1 powers off when the control line ends.
+		err = spawn(0)
+	}
+	if err != nil && m.dir != "" {
+		os.RemoveAll(m.dir)
+	}
+	return err
+}
+
+// userMode makes the kernel's directory, its command line and environment.
+func (m *Machine) userMode(o Options, self string) (path string, args, env []string, err error) {
+	path, err = exec.LookPath(binary)
+	if err != nil {
+		return "", nil, nil, fmt.Errorf("finding User-Mode Linux (Debian's package user-mode-linux): %w", err)
+	}
+	memory, err := memoryDir(o.Memory)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	m.dir, err = os.MkdirTemp("", "lab-kernel-")
+	if err != nil {
+		return "", nil, nil, fmt.Errorf("making the kernel's directory: %w", err)
+	}
+	// The command line is short and knows no quoting: a link stands for a
+	// program whose path might have a space.
+	init := filepath.Join(m.dir, "init")
+	if err := os.Symlink(self, init); err != nil {
+		return "", nil, nil, fmt.Errorf("linking process 1: %w", err)
+	}
+	args = []string{
+		"mem=" + strconv.Itoa(o.Memory) + "M",
+		"root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw",
+		"init=" + init, envLines + "=tty",
+		"umid=m", "uml_dir=" + m.dir + "/",
+		"con=null", "con0=null,fd:1", "ssl=null",
+		"quiet", "panic=-1",
+	}
+	for i := range lineCount {
+		args = append(args, fmt.Sprintf("ssl%d=fd:%d", i, 3+i))
+	}
+	env = []string{"TMPDIR=" + memory, "HOME=" + m.dir, "PATH=" + os.Getenv("PATH")}
+	return path, args, env, nil
+}
+
+// spawn starts the command from a thread that lives as long as it does: the
+// parent whose death Pdeathsig tells of is the thread, not the process.
+func (m *Machine) spawn() error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := m.cmd.Start()
+		started <- err
+		if err == nil {
+			<-m.done
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting %s: %w", m.cmd.Path, err)
+	}
+	return nil
+}
+
+// destroy kills all of the machine at once.
+func (m *Machine) destroy() {
+	m.kill.Do(func() {
+		_ = unix.Kill(-m.cmd.Process.Pid, unix.SIGKILL)
+		_ = m.cmd.Process.Kill()
+	})
+}
