@@ -1,0 +1,207 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"lb4d/control"
+)
+
+// maxListed bounds how many names a cell lists.
+const maxListed = 3
+
+// render is the status as people read it at three in the morning: what is
+// wrong first, then the tables from the routers' side to the members'.
+func render(st *control.Status, now time.Time, term terminal) string {
+	p := &page{term: term, now: now}
+	p.head(st)
+	p.alerts(st)
+	if st.State == "starting" && len(st.VIPs)+len(st.Services)+len(st.Members)+len(st.Peers) == 0 {
+		return p.b.String() // tables of what is not known yet would only mislead
+	}
+	p.vips(st.VIPs)
+	p.services(st.Services)
+	p.members(st.Members)
+	p.peers(st.Peers)
+	return p.b.String()
+}
+
+type page struct {
+	b    strings.Builder
+	term terminal
+	now  time.Time
+}
+
+// head tells who answers and how it is on the whole.
+func (p *page) head(st *control.Status) {
+	p.say(bold, "", fmt.Sprintf("lb4d %s on %s (pid %d), %s, up %s since %s",
+		st.Version, st.Host, st.PID, st.State, p.since(st.Started), p.clock(st.Started)))
+	p.say(plain, "", st.Summary)
+	if st.Config.Error == "" && st.Config.Path != "" {
+		p.say(plain, "", fmt.Sprintf("configuration %s, loaded %s ago", st.Config.Path, p.since(st.Config.Loaded)))
+	}
+}
+
+// alerts are what keeps the host from its normal state.
+func (p *page) alerts(st *control.Status) {
+	if !st.Updated.IsZero() && p.now.Sub(st.Updated) > control.StaleAfter {
+		p.say(red, "STUCK", fmt.Sprintf("no pass has ended for %s; all of this is that old", p.since(st.Updated)))
+	}
+	if c := st.Config; c.Error != "" {
+		p.say(red, "RELOAD REFUSED", fmt.Sprintf("%s ago: %s; the configuration loaded %s ago stays in force",
+			p.since(c.ErrorAt), c.Error, p.since(c.Loaded)))
+	}
+	if m := st.Maintenance; m.Present {
+		line := fmt.Sprintf("%s has been there for %s", m.Path, p.since(m.Since))
+		if m.Reason != "" {
+			line += ": " + m.Reason
+		}
+		p.say(yellow, "MAINTENANCE", line)
+	}
+	if m := st.Maintenance; m.Error != "" {
+		p.say(red, "MAINTENANCE FILE", m.Path+" cannot be examined: "+m.Error)
+	}
+	for _, e := range st.Errors {
+		p.say(red, "FAILED", e)
+	}
+	if len(st.Errors) > 0 {
+		p.say(plain, "", "what failed is tried again with each pass")
+	}
+}
+
+// say writes one paragraph, wrapped to the terminal.
+func (p *page) say(colour sgr, label, s string) {
+	s = printable(s)
+	if label == "" {
+		p.b.WriteString(p.term.paint(wrap(s, p.term.width, sentenceIndent), colour) + "\n")
+		return
+	}
+	s = strings.TrimPrefix(wrap(label+" "+s, p.term.width, sentenceIndent), label)
+	p.b.WriteString(p.term.paint(label, colour) + s + "\n")
+}
+
+// table writes t below a blank line, or that there is nothing in it.
+func (p *page) table(what string, t table) {
+	p.b.WriteByte('\n')
+	if len(t.rows) == 0 {
+		p.b.WriteString("no " + what + "\n")
+		return
+	}
+	t.write(&p.b, p.term)
+}
+
+func (p *page) vips(vips []control.VIP) {
+	t := table{header: []string{"VIP", "STATE", "FOR", "SERVICES", "WHY"}}
+	for _, v := range vips {
+		t.add(text(v.Address), coloured(v.State, stateColour(v.State)), text(p.since(v.Since)),
+			text(few(v.Services)), text(strings.TrimPrefix(v.Reason, v.State+": ")))
+	}
+	p.table("VIPs", t)
+}
+
+func (p *page) services(services []control.Service) {
+	t := table{header: []string{"SERVICE", "FORWARDING", "FOR", "UP", "QUORUM", "POOL", "PORTS", "WHY"}}
+	for _, s := range services {
+		forwarding := coloured("no", red)
+		if s.Forwarding {
+			forwarding = coloured("yes", green)
+		}
+		t.add(text(s.Name), forwarding, text(p.since(s.Since)),
+			number(fmt.Sprintf("%d/%d", s.Up, s.Members)), number(strconv.Itoa(s.Quorum)),
+			text(s.Pool), text(few(s.Ports)), text(s.Reason))
+	}
+	p.table("services", t)
+}
+
+func (p *page) members(members []control.Member) {
+	t := table{header: []string{"MEMBER", "POOL", "ADDRESS", "STATE", "FOR", "WEIGHT", "ACTIVE", "INACTIVE", "LAST ANSWER"}}
+	for _, m := range members {
+		weight := strconv.Itoa(m.Weight)
+		if m.Weight != m.ConfiguredWeight {
+			weight += " of " + strconv.Itoa(m.ConfiguredWeight)
+		}
+		said := answer(m)
+		if !m.LastCheck.IsZero() {
+			said += " (" + p.since(m.LastCheck) + " ago)"
+		}
+		t.add(text(m.Name), text(m.Pool), text(m.Address), coloured(m.State, stateColour(m.State)), text(p.since(m.Since)),
+			number(weight), number(strconv.Itoa(m.ActiveFlows)), number(strconv.Itoa(m.InactiveFlows)),
+			text(said))
+	}
+	p.table("members", t)
+}
+
+// answer is a member's last answer, and why that makes it what it is where the
+// answer alone does not tell.
+func answer(m control.Member) string {
+	reason := strings.TrimPrefix(m.Reason, m.State+": ")
+	switch {
+	case m.State == "up" && m.LastAnswer != "", reason == "":
+		return m.LastAnswer
+	case strings.Contains(reason, m.LastAnswer):
+		return reason
+	}
+	return m.LastAnswer + "; " + reason
+}
+
+func (p *page) peers(peers []control.Peer) {
+	t := table{header: []string{"PEER", "ADDRESS", "AS", "STATE", "FOR", "ROUTES", "LAST ERROR"}}
+	for _, peer := range peers {
+		t.add(text(peer.Name), text(peer.Address), number(strconv.FormatUint(uint64(peer.AS), 10)),
+			coloured(peer.State, stateColour(peer.State)), text(p.since(peer.Since)),
+			number(strconv.Itoa(peer.Advertised)), text(peer.LastError))
+	}
+	p.table("BGP peers", t)
+}
+
+// stateColour is green for what is as it should be, red for what is not, and
+// yellow for what is on its way from one to the other.
+func stateColour(state string) sgr {
+	switch state {
+	case "announced", "up", "established":
+		return green
+	case "draining", "unknown", "connect", "active", "opensent", "openconfirm":
+		return yellow
+	}
+	return red
+}
+
+// few lists the first of names and counts the others.
+func few(names []string) string {
+	if len(names) > maxListed {
+		return fmt.Sprintf("%s +%d", strings.Join(names[:maxListed], " "), len(names)-maxListed)
+	}
+	return strings.Join(names, " ")
+}
+
+// clock is t in the reader's time zone.
+func (p *page) clock(t time.Time) string {
+	if t.IsZero() {
+		return "an unknown time"
+	}
+	return t.In(p.now.Location()).Format(time.DateTime)
+}
+
+// since is how long ago t was, in its two largest units.
+func (p *page) since(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return duration(p.now.Sub(t))
+}
+
+// duration is d in its two largest units: 12s, 3m12s, 4h3m, 3d4h.
+func duration(d time.Duration) string {
+	s := int64(max(0, d) / time.Second)
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%ds", s/60, s%60)
+	case s < 86400:
+		return fmt.Sprintf("%dh%dm", s/3600, s%3600/60)
+	}
+	return fmt.Sprintf("%dd%dh", s/86400, s%86400/3600)
+}
