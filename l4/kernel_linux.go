@@ -71,11 +71,13 @@ func (k *Kernel) List() (Table, error) {
 // Apply applies the operations in order and returns how many were. One that
 // fails does not keep the others from being tried, except that nothing can be
 // done to a service that could not be added, and that nothing at all can be
-// done without permission. The error joins one line for each failure.
+// done without permission. The error joins one line for each of the first
+// failures, and counts the others.
 //
 // Deleting what is gone is no failure, because then things are as wanted.
 func (k *Kernel) Apply(ops []Op) (applied int, err error) {
 	var errs []error
+	failed := 0
 	missing := make(map[Key]bool)
 	for _, op := range ops {
 		if missing[op.service()] {
@@ -86,7 +88,9 @@ func (k *Kernel) Apply(ops []Op) (applied int, err error) {
 			applied++
 			continue
 		}
-		errs = append(errs, fmt.Errorf("applying %q: %w", op, explainOp(op, err)))
+		if failed++; failed <= maxErrors {
+			errs = append(errs, fmt.Errorf("applying %q: %w", op, explainOp(op, err)))
+		}
 		if errors.Is(err, os.ErrPermission) {
 			break
 		}
@@ -94,8 +98,14 @@ func (k *Kernel) Apply(ops []Op) (applied int, err error) {
 			missing[op.service()] = true
 		}
 	}
+	if failed > maxErrors {
+		errs = append(errs, fmt.Errorf("and %d operations more that failed", failed-maxErrors))
+	}
 	return applied, errors.Join(errs...)
 }
+
+// maxErrors bounds how many failures Apply tells apart.
+const maxErrors = 20
 
 func (k *Kernel) apply(op Op) error {
 	switch op := op.(type) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/cloudflare/ipvs"
@@ -146,5 +147,20 @@ func TestApplyStopsWithoutPermission(t *testing.T) {
 	applied, err := (&Kernel{client: r}).Apply(Diff(Table{www6()}, Table{www(up("192.0.2.139", 1), up("192.0.2.140", 1))}))
 	if applied != 0 || r.writes != 1 || !errors.Is(err, os.ErrPermission) {
 		t.Errorf("applied %d with %d writes and error %v; want one write that is refused", applied, r.writes, err)
+	}
+}
+
+func TestApplyBoundsItsError(t *testing.T) {
+	r := &refuser{err: errors.New("out of luck")}
+	var ops []Op
+	for range 1000 {
+		ops = append(ops, DeleteService{Key: www().Key})
+	}
+	applied, err := (&Kernel{client: r}).Apply(ops)
+	if applied != 0 || r.writes != 1000 {
+		t.Errorf("applied %d with %d writes, want 1000 that fail", applied, r.writes)
+	}
+	if lines := strings.Split(message(err), "\n"); len(lines) != 21 || lines[20] != "and 980 operations more that failed" {
+		t.Errorf("error has %d lines, the last one is %q", len(lines), lines[len(lines)-1])
 	}
 }

@@ -1,0 +1,306 @@
+package l4
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
+)
+
+// Each step applies a table and looks at what the kernel then has, through
+// ipvsadm (which sorts, and shows all settings) and /proc/net/ip_vs (which is in
+// list order). It is then applied once more, which must change nothing.
+func TestKernelSteps(t *testing.T) {
+	const a, b, c = "192.0.2.139", "192.0.2.140", "192.0.2.141"
+	const a6, b6 = "2001:db8::c000:28b", "2001:db8::c000:28c"
+	k := openInNamespace(t)
+	steps := []struct {
+		name    string
+		wanted  Table
+		ipvsadm []string
+		proc    []string
+	}{
+		{name: "nothing"},
+		{
+			name:   "both families, and an IPv6 VIP over an IPv4 underlay",
+			wanted: Table{www(up(a, 1), up(b, 2), draining(c, 3)), www6(up(a6, 1), up(a, 1))},
+			ipvsadm: []string{
+				"-A -t 198.51.100.1:80 -s mh -b mh-fallback,mh-port",
+				"-a -t 198.51.100.1:80 -r 192.0.2.139:80 -i -w 1 --tun-type ipip",
+				"-a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -w 2 --tun-type ipip",
+				"-a -t 198.51.100.1:80 -r 192.0.2.141:80 -i -w 0 --tun-type ipip",
+				"-A -t [2001:db8::c633:6401]:80 -s mh -b mh-fallback,mh-port",
+				"-a -t [2001:db8::c633:6401]:80 -r 192.0.2.139:80 -i -w 1 --tun-type ipip",
+				"-a -t [2001:db8::c633:6401]:80 -r [2001:db8::c000:28b]:80 -i -w 1 --tun-type ipip",
+			},
+			proc: []string{
+				"TCP C6336401:0050 mh",
+				"-> C000028B:0050 Tunnel 1 0 0",
+				"-> C000028C:0050 Tunnel 2 0 0",
+				"-> C000028D:0050 Tunnel 0 0 0",
+				"TCP [2001:0db8:0000:0000:0000:0000:c633:6401]:0050 mh",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028b]:0050 Tunnel 1 0 0",
+				"-> C000028B:0050 Tunnel 1 0 0",
+			},
+		},
+		{
+			name:   "edits leave the order alone, a new one goes to the head",
+			wanted: Table{www(draining(a, 1), up(b, 1), up(c, 3)), www6(up(a6, 4), up(b6, 1), up(a, 1))},
+			ipvsadm: []string{
+				"-A -t 198.51.100.1:80 -s mh -b mh-fallback,mh-port",
+				"-a -t 198.51.100.1:80 -r 192.0.2.139:80 -i -w 0 --tun-type ipip",
+				"-a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -w 1 --tun-type ipip",
+				"-a -t 198.51.100.1:80 -r 192.0.2.141:80 -i -w 3 --tun-type ipip",
+				"-A -t [2001:db8::c633:6401]:80 -s mh -b mh-fallback,mh-port",
+				"-a -t [2001:db8::c633:6401]:80 -r 192.0.2.139:80 -i -w 1 --tun-type ipip",
+				"-a -t [2001:db8::c633:6401]:80 -r [2001:db8::c000:28b]:80 -i -w 4 --tun-type ipip",
+				"-a -t [2001:db8::c633:6401]:80 -r [2001:db8::c000:28c]:80 -i -w 1 --tun-type ipip",
+			},
+			proc: []string{
+				"TCP C6336401:0050 mh",
+				"-> C000028B:0050 Tunnel 0 0 0",
+				"-> C000028C:0050 Tunnel 1 0 0",
+				"-> C000028D:0050 Tunnel 3 0 0",
+				"TCP [2001:0db8:0000:0000:0000:0000:c633:6401]:0050 mh",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028c]:0050 Tunnel 1 0 0",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028b]:0050 Tunnel 4 0 0",
+				"-> C000028B:0050 Tunnel 1 0 0",
+			},
+		},
+		{
+			name:   "another scheduler, a service less",
+			wanted: Table{with(www(up(b, 1)), func(s *Service) { s.Scheduler, s.Flags = "wrr", 0 })},
+			ipvsadm: []string{
+				"-A -t 198.51.100.1:80 -s wrr",
+				"-a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -w 1 --tun-type ipip",
+			},
+			proc: []string{
+				"TCP C6336401:0050 wrr",
+				"-> C000028C:0050 Tunnel 1 0 0",
+			},
+		},
+		{name: "nothing again"},
+	}
+	for _, step := range steps {
+		if err := check(t, k, step.wanted, step.ipvsadm, step.proc); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+	}
+}
+
+func check(t *testing.T, k *Kernel, wanted Table, ipvsadm, proc []string) error {
+	t.Helper()
+	apply(t, k, wanted)
+	saved, printed := run(t, "ipvsadm -S -n"), procIPVS(t)
+	if diff := cmp.Diff(lines(strings.Join(ipvsadm, "\n")), lines(saved)); diff != "" {
+		return fmt.Errorf("ipvsadm -S -n (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(lines(strings.Join(proc, "\n")), lines(printed)); diff != "" {
+		return fmt.Errorf("/proc/net/ip_vs (-want +got):\n%s", diff)
+	}
+	if again := apply(t, k, wanted); len(again) != 0 {
+		return fmt.Errorf("the second time these operations were needed: %q", again)
+	}
+	if diff := cmp.Diff(saved+printed, run(t, "ipvsadm -S -n")+procIPVS(t)); diff != "" {
+		return fmt.Errorf("the second time changed (-first +second):\n%s", diff)
+	}
+	return nil
+}
+
+// lines splits what a program printed, and makes every run of blanks one.
+func lines(s string) []string {
+	var out []string
+	for line := range strings.Lines(s) {
+		if words := strings.Fields(line); len(words) > 0 {
+			out = append(out, strings.Join(words, " "))
+		}
+	}
+	return out
+}
+
+// What somebody else made is adopted with edits where a service of ours has its
+// name, and is not even listed where it cannot be ours.
+func TestKernelAdopts(t *testing.T) {
+	k := openInNamespace(t)
+	run(t, "ipvsadm -A -f 7 -s rr")
+	run(t, "ipvsadm -A -t 198.51.100.1:80 -s wlc -p 60")
+	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.139:80 -m -w 5")
+	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -x 9 -y 3")
+	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.141:80 -i --tun-type gue --tun-port 6080")
+	listed, err := k.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "198.51.100.1:80/tcp scheduler wlc flags persistent\n" +
+		"  192.0.2.141:80 weight 1 no ipip tunnel, 0+0 flows\n" +
+		"  192.0.2.140:80 weight 1 tunnel limited, 0+0 flows\n" +
+		"  192.0.2.139:80 weight 5 no ipip tunnel, 0+0 flows\n"
+	if diff := cmp.Diff(want, text(listed)); diff != "" {
+		t.Errorf("listed (-want +got):\n%s", diff)
+	}
+	wanted := Table{www(up("192.0.2.139", 1), up("192.0.2.140", 1), up("192.0.2.141", 1))}
+	for _, op := range apply(t, k, wanted) {
+		if !strings.HasPrefix(op, "edit ") {
+			t.Errorf("an edit would do, but: %s", op)
+		}
+	}
+	if again := apply(t, k, wanted); len(again) != 0 {
+		t.Errorf("operations remain: %q", again)
+	}
+	wantProc := []string{
+		"FWM 00000007 rr",
+		"TCP C6336401:0050 mh",
+		"-> C000028D:0050 Tunnel 1 0 0",
+		"-> C000028C:0050 Tunnel 1 0 0",
+		"-> C000028B:0050 Tunnel 1 0 0",
+	}
+	if diff := cmp.Diff(wantProc, lines(procIPVS(t))); diff != "" {
+		t.Errorf("/proc/net/ip_vs (-want +got):\n%s", diff)
+	}
+	saved := run(t, "ipvsadm -S -n")
+	for _, gone := range []string{"-p 60", "-x 9", "gue", "-m"} {
+		if strings.Contains(saved, " "+gone+" ") {
+			t.Errorf("%q is still there:\n%s", gone, saved)
+		}
+	}
+}
+
+// The kernel's own table must do what the model of the property test does.
+func TestKernelConverges(t *testing.T) {
+	k := openInNamespace(t)
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		wanted := randomTable(r, false)
+		before, err := k.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		expected := newModel(before)
+		for _, op := range Diff(before, wanted) {
+			if err := expected.apply(op); err != nil {
+				t.Fatal(err)
+			}
+		}
+		apply(t, k, wanted)
+		after, err := k.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(normal(wanted), normal(after), sameAddr, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("seed %d: table (-want +got):\n%s", seed, diff)
+		}
+		for _, s := range after {
+			model := Table{{Key: s.Key, Scheduler: s.Scheduler, Flags: s.Flags}}
+			for _, d := range expected.find(s.Key).destinations {
+				d.FullWeight = 0
+				model[0].Destinations = append(model[0].Destinations, d.Destination)
+			}
+			if diff := cmp.Diff(text(model), text(Table{s})); diff != "" {
+				t.Fatalf("seed %d: list order (-model +kernel):\n%s", seed, diff)
+			}
+		}
+	}
+}
+
+// large is a table of the given size, half of it IPv6.
+func large(services, destinations int) Table {
+	var table Table
+	for i := range services {
+		s := www()
+		network := "192.0.2.%d"
+		if i%2 == 1 {
+			s, network = www6(), "2001:db8::%d"
+		}
+		s.Port = uint16(1000 + i)
+		for d := range destinations {
+			s.Destinations = append(s.Destinations, up(fmt.Sprintf(network, 1+d), 1))
+		}
+		table = append(table, s)
+	}
+	return table
+}
+
+// A dump of this size comes in many pieces.
+func TestKernelLarge(t *testing.T) {
+	k := openInNamespace(t)
+	wanted := large(50, 13)
+	start := time.Now()
+	ops := apply(t, k, wanted)
+	made := time.Since(start)
+	if want := 50 + 50*13; len(ops) != want {
+		t.Errorf("%d operations, want %d", len(ops), want)
+	}
+	start = time.Now()
+	if again := apply(t, k, wanted); len(again) != 0 {
+		t.Fatalf("operations remain: %q", again)
+	}
+	idle := time.Since(start)
+	wanted[7].Destinations[3].Weight = 0
+	start = time.Now()
+	if ops := apply(t, k, wanted); len(ops) != 1 {
+		t.Errorf("one weight changed with these operations: %q", ops)
+	}
+	t.Logf("50 services x 13 destinations: from nothing %v, with nothing to do %v, with one weight changed %v",
+		made.Round(time.Millisecond), idle.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
+	if n := strings.Count(run(t, "ipvsadm -S -n"), "\n"); n != len(wanted)*14 {
+		t.Errorf("ipvsadm shows %d lines, want %d", n, len(wanted)*14)
+	}
+	start = time.Now()
+	apply(t, k, nil)
+	t.Logf("deleted in %v", time.Since(start).Round(time.Millisecond))
+}
+
+func TestKernelErrors(t *testing.T) {
+	k := openInNamespace(t)
+	a, b := up("192.0.2.139", 1), up("192.0.2.140", 1)
+	broken := with(www(a), func(s *Service) { s.Port, s.Scheduler = 81, "nonesuch" })
+	multicast := up("224.0.0.1", 1)
+	applied, err := k.Apply(Diff(nil, Table{broken, www(multicast, a)}))
+	if applied != 2 {
+		t.Errorf("%d operations applied, want the 2 that can be", applied)
+	}
+	want := `applying "add service 198.51.100.1:81/tcp scheduler nonesuch flags mh-fallback,mh-port": ` +
+		`this kernel has no scheduler nonesuch; load it with "modprobe ip_vs_nonesuch": netlink receive: no such file or directory` + "\n" +
+		`applying "add destination 198.51.100.1:80/tcp -> 224.0.0.1:80 weight 1 tunnel": ` +
+		`the kernel wants a unicast address, and no sync daemon where it is of another family than the VIP: netlink receive: invalid argument`
+	if diff := cmp.Diff(want, message(err)); diff != "" {
+		t.Errorf("error (-want +got):\n%s", diff)
+	}
+
+	// The table changes under our feet: what is gone need not be deleted,
+	// the rest says so.
+	listed, err := k.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := Diff(listed, Table{www(with(b, func(d *Destination) { d.Weight = 2 }))})
+	ops = append(ops, EditDestination{Key: www().Key, Destination: b, Was: b}, DeleteService{Key: www().Key})
+	run(t, "ipvsadm -C")
+	applied, err = k.Apply(ops)
+	if applied != 2 {
+		t.Errorf("%d operations applied, want the 2 deletions", applied)
+	}
+	if got := strings.Count(message(err), "the service is gone; does another program write to IPVS?"); got != 2 {
+		t.Errorf("error: %v; want two lines on the service that is gone", err)
+	}
+}
+
+func TestOpenWithoutCapability(t *testing.T) {
+	openInNamespace(t)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		t.Fatal(err)
+	}
+	k, err := Open()
+	if k != nil || !errors.Is(err, os.ErrPermission) || !strings.Contains(message(err), "CAP_NET_ADMIN") {
+		t.Errorf("error: %v; want one that names CAP_NET_ADMIN", err)
+	}
+}
