@@ -43,6 +43,19 @@ type Options struct {
 	Watchdog time.Duration
 }
 
+// checks are the health observer. A test replaces it, to set states.
+type checks interface {
+	Set(map[health.Target]health.Check)
+	Statuses() map[health.Target]health.Status
+	Close()
+}
+
+// file is the maintenance file. A test replaces it.
+type file interface {
+	State() maintenance.State
+	Close()
+}
+
 // table is the kernel's IPVS table. A test replaces it to fail on demand.
 type table interface {
 	List() (l4.Table, error)
@@ -76,14 +89,15 @@ type Daemon struct {
 	started time.Time
 	wake    chan struct{}
 
-	health      *health.Observer
-	maintenance *maintenance.Watcher
+	health      checks
+	maintenance file
 	table       table
 	host        host
 	routes      routes
 	peers       peers
 	speaker     *bgp.Speaker // both of them; nil in a test
 	control     *control.Server
+	show        func(*control.Status) // publishes
 
 	memory   memory
 	report   reporter
@@ -147,6 +161,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	}); err != nil {
 		return nil, err
 	}
+	d.show = d.control.Publish
 	if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
 		return nil, err
 	}
@@ -155,9 +170,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 		// those of this configuration; without it they merely stay.
 		d.log.Warn("state not read", "err", err)
 	}
-	if d.maintenance, err = maintenance.Watch(ctx, cfg.MaintenanceFile, d.poke, d.log); err != nil {
-		return nil, err
-	}
+	d.maintenance = maintenance.Watch(ctx, cfg.MaintenanceFile, d.poke, d.log)
 	d.speaker, err = bgp.Start(ctx, bgp.Options{
 		AS: cfg.BGP.AS, RouterID: cfg.BGP.RouterID, ListenPort: cfg.BGP.ListenPort,
 	}, d.log, d.poke)
@@ -274,7 +287,8 @@ func (d *Daemon) tryReload() error {
 		return err
 	}
 	if cfg.HTTP.Listen != d.cfg.HTTP.Listen {
-		if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
+		d.show = d.control.Publish
+	if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
 			return err
 		}
 	}

@@ -200,7 +200,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 		d.report.summary = st.Summary
 		d.opts.Notify("STATUS=" + st.Summary)
 	}
-	d.control.Publish(st)
+	d.show(st)
 }
 
 func (d *Daemon) showService(s plan.Service) control.Service {
