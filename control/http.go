@@ -96,14 +96,15 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
-	err := s.latest.Load().status.Alive(time.Now())
+	st := s.latest.Load().status
+	err := st.Alive(time.Now())
 	header(w, "text/plain; charset=utf-8")
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = fmt.Fprintln(w, err)
 		return
 	}
-	_, _ = fmt.Fprintln(w, "ok: "+oneLine(s.latest.Load().status.Summary))
+	_, _ = fmt.Fprintln(w, "ok: "+oneLine(st.Summary))
 }
 
 func header(w http.ResponseWriter, contentType string) {

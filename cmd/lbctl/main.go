@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,6 +64,9 @@ not be asked; 2 for wrong usage. Long options take one dash or two.`,
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(stderr, "lbctl: interrupted")
+		return exitFailed
 	case parsed:
 		fmt.Fprintln(stderr, "lbctl:", printable(err.Error()))
 		return exitFailed

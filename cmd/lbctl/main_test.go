@@ -79,6 +79,16 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout, stderr bytes.Buffer
+	exit := run(ctx, []string{"status", "-socket", serve(t, base())}, &stdout, &stderr)
+	if exit != 1 || stdout.Len() > 0 || stderr.String() != "lbctl: interrupted\n" {
+		t.Errorf("exit status %d, stdout %q, stderr %q", exit, stdout.String(), stderr.String())
+	}
+}
+
 func TestJSONIsTheStatus(t *testing.T) {
 	want := worst()
 	var stdout, stderr bytes.Buffer
