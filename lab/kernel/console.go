@@ -41,3 +41,15 @@ func (t *tail) lastWords() error {
 	}
 	return errors.New("the console ended with:\n" + s)
 }
+
+// locked lets several goroutines write to one writer, a piece at a time.
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}

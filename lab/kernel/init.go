@@ -10,8 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,8 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// envStreams tells the command which descriptor carries its streams.
-const envStreams = "LAB_KERNEL_STREAMS"
+// envStreams tells the command that descriptor 3 carries its streams, as a
+// socket ("fd") or as a terminal ("tty") with descriptor 4 for the credit.
+const envStreams = envPrefix + "STREAMS"
 
 // tmpDir is a tmpfs inside, where TMPDIR points: on the host's file system
 // each call would be one more system call of the host, and a killed machine
@@ -68,13 +69,18 @@ func Init() {
 // is for the command that Boot was given, and for one caller in it. Accept
 // fails with io.EOF when the host is gone.
 func Listen() (net.Listener, error) {
-	fd, err := strconv.Atoi(os.Getenv(envStreams))
-	if err != nil {
+	kind, ok := os.LookupEnv(envStreams)
+	if !ok {
 		return nil, errors.New("listening to the host: this process was not started by a machine")
 	}
 	os.Unsetenv(envStreams)
-	unix.CloseOnExec(fd)
-	session, err := yamux.Server(os.NewFile(uintptr(fd), "streams"), sessionConfig())
+	unix.CloseOnExec(3)
+	unix.CloseOnExec(4)
+	var streams io.ReadWriteCloser = os.NewFile(3, "streams")
+	if kind == "tty" {
+		streams = &creditReader{ReadWriteCloser: streams, credit: os.NewFile(4, "credit")}
+	}
+	session, err := yamux.Server(streams, sessionConfig())
 	if err != nil {
 		return nil, fmt.Errorf("listening to the host: %w", err)
 	}
@@ -113,17 +119,16 @@ func machineLines() ([]*os.File, error) {
 
 // runSpec reads what to run, prepares the machine, and runs it to its end.
 func runSpec(words *bufio.Reader, lines []*os.File) (int, error) {
-	word, err := readWord(words)
+	dir := os.Getenv(envDir)
+	b, err := os.ReadFile(filepath.Join(dir, specFile))
 	if err != nil {
-		return -1, err
-	}
-	var s spec
-	if err := json.Unmarshal([]byte(word), &s); err != nil {
 		return -1, fmt.Errorf("reading what to run: %w", err)
 	}
-	if s.Remove != "" {
-		os.RemoveAll(s.Remove)
+	var s spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return -1, fmt.Errorf("reading what to run: %w", err)
 	}
+	os.RemoveAll(dir)
 	if err := prepare(&s); err != nil {
 		return -1, err
 	}
@@ -138,7 +143,6 @@ func prepare(s *spec) error {
 			return fmt.Errorf("making the mounts private: %w", err)
 		}
 	}
-	os.Unsetenv(envLines)
 	type mount struct{ kind, at, data string }
 	mounts := []mount{
 		{"proc", "/proc", ""},
@@ -177,13 +181,22 @@ func prepare(s *spec) error {
 	if err != nil {
 		return fmt.Errorf("raising lo: %w", err)
 	}
-	// Hundreds of clients and as many servers share one table here.
-	limit := unix.Rlimit{Cur: 1 << 16, Max: 1 << 16}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("raising the limit of open files: %w", err)
-	}
+	raiseFileLimit()
 	s.Env = environment(s.Env)
 	return nil
+}
+
+// raiseFileLimit makes room for hundreds of clients and as many servers in one
+// process. A container may forbid to go past its hard limit: then that has to do.
+func raiseFileLimit() {
+	limit := unix.Rlimit{Cur: 1 << 16, Max: 1 << 16}
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		return
+	}
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		limit.Cur = limit.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
 }
 
 // environment is the host's with what differs inside.
@@ -194,9 +207,9 @@ func environment(env []string) []string {
 		if k == "PATH" {
 			value = v + ":" + path
 		}
-		return k == "PATH" || k == "TMPDIR" || k == envStreams || k == envLines
+		return k == "PATH" || k == "TMPDIR" || strings.HasPrefix(k, envPrefix)
 	})
-	return append(out, "PATH="+value, "TMPDIR="+tmpDir, envStreams+"=3")
+	return append(out, "PATH="+value, "TMPDIR="+tmpDir, envStreams+"="+os.Getenv(envLines))
 }
 
 // runCommand starts the command and reaps every process until it has ended.
@@ -233,11 +246,12 @@ func runCommand(words *bufio.Reader, lines []*os.File, s spec) (int, error) {
 	pid, err := syscall.ForkExec(program, s.Command, &syscall.ProcAttr{
 		Dir:   s.Dir,
 		Env:   s.Env,
-		Files: []uintptr{null.Fd(), ends[0].Fd(), ends[1].Fd(), lines[lineStreams].Fd()},
+		Files: []uintptr{null.Fd(), ends[0].Fd(), ends[1].Fd(), lines[lineStreams].Fd(), lines[lineCredit].Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	closeAll(ends[:])
 	lines[lineStreams].Close()
+	lines[lineCredit].Close()
 	if err != nil {
 		return -1, fmt.Errorf("starting %s in %s: %w", program, s.Dir, err)
 	}

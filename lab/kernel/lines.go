@@ -21,19 +21,22 @@ const (
 	lineStdout
 	lineStderr
 	lineControl // words, below
+	lineCredit  // machine to host: permission to send on lineStreams, see credit.go
 	lineCount
 )
 
-// What is said on the control line, one word a line. Process 1 begins with
-// ready; the host answers with the spec, later perhaps term; process 1 ends
-// with exit STATUS or fail REASON. An end of file tells either side that the
-// other is gone.
+// What is said on the control line, one word a line: by process 1 first ready
+// and at the end exit STATUS or fail REASON, by the host term. An end of file
+// tells either side that the other is gone.
 const (
 	wordReady = "ready"
 	wordTerm  = "term"
 	wordExit  = "exit"
 	wordFail  = "fail"
 )
+
+// maxWord bounds a line on the control line.
+const maxWord = 64 << 10
 
 // openLines makes the pairs of which the host keeps one end. The host's end
 // does not block, so that it can be closed and given deadlines; the
@@ -104,13 +107,12 @@ func readWord(r *bufio.Reader) (string, error) {
 		part, err := r.ReadSlice('\n')
 		b.Write(part)
 		switch {
+		case err == nil:
+			return strings.TrimSuffix(b.String(), "\n"), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return "", fmt.Errorf("reading the control line: %w", err)
 		case b.Len() > maxWord:
 			return "", fmt.Errorf("reading the control line: more than %d bytes", maxWord)
-		case errors.Is(err, bufio.ErrBufferFull):
-			continue
-		case err != nil:
-			return "", fmt.Errorf("reading the control line: %w", err)
 		}
-		return strings.TrimSuffix(b.String(), "\n"), nil
 	}
 }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -50,9 +49,6 @@ const (
 	stopGrace = 5 * time.Second
 	// defaultMemory is enough for any test and for a lab of thirty hosts.
 	defaultMemory = 1024
-	// maxWord bounds a line on the control line, the spec with its
-	// environment being the longest.
-	maxWord = 4 << 20
 )
 
 // Options say what to run inside a machine. Only Command is required.
@@ -87,7 +83,7 @@ type Options struct {
 type Machine struct {
 	kind    Kind
 	cmd     *exec.Cmd
-	dir     string // the kernel's own directory on the host; "" for Namespaces
+	dir     string // holds what the machine needs to start; process 1 removes it
 	control *os.File
 	session *yamux.Session
 	console *tail
@@ -97,18 +93,6 @@ type Machine struct {
 	done chan struct{} // closed when nothing of the machine is left
 	code int           // valid after done
 	err  error         // likewise
-}
-
-// spec is the first line that the host sends to process 1.
-type spec struct {
-	Command  []string
-	Env      []string
-	Dir      string
-	Hostname string
-	Tmpfs    []string
-	// Remove is the kernel's directory on the host, of no use once booted.
-	// Process 1 removes it, so that it is gone even where the host side is killed.
-	Remove string
 }
 
 // Boot starts a machine and its command, and returns when process 1 has taken
@@ -157,7 +141,11 @@ func boot(ctx context.Context, o Options) (*Machine, error) {
 		return nil, err
 	}
 	m.control = host[lineControl]
-	session, err := yamux.Client(host[lineStreams], sessionConfig())
+	var streams io.ReadWriteCloser = host[lineStreams]
+	if o.Kind == UserMode {
+		streams = newCreditWriter(host[lineStreams], host[lineCredit])
+	}
+	session, err := yamux.Client(streams, sessionConfig())
 	if err != nil {
 		closeAll(host[:])
 		closeAll(guest[:])
@@ -172,10 +160,12 @@ func boot(ctx context.Context, o Options) (*Machine, error) {
 		closeAll(host[:])
 		return nil, err
 	}
+	both := new(sync.Mutex) // Stdout and Stderr may be the same writer.
 	for i, w := range map[int]io.Writer{lineStdout: o.Stdout, lineStderr: o.Stderr} {
 		if w == nil {
 			w = io.Discard
 		}
+		w = locked{both, w}
 		m.output.Go(func() {
 			_, _ = io.Copy(w, host[i])
 			// A writer that fails must not block the command.
@@ -184,7 +174,7 @@ func boot(ctx context.Context, o Options) (*Machine, error) {
 	}
 
 	words := bufio.NewReaderSize(m.control, 4096)
-	if err := m.handshake(ctx, words, o); err != nil {
+	if err := m.handshake(ctx, words); err != nil {
 		m.destroy()
 		m.release()
 		closeAll(host[:])
@@ -205,8 +195,8 @@ func boot(ctx context.Context, o Options) (*Machine, error) {
 }
 
 // handshake waits for process 1 to say that its lines are raw, since what is
-// sent before would be echoed and rewritten, and then says what to run.
-func (m *Machine) handshake(ctx context.Context, words *bufio.Reader, o Options) error {
+// sent before would be echoed and rewritten.
+func (m *Machine) handshake(ctx context.Context, words *bufio.Reader) error {
 	stop := context.AfterFunc(ctx, func() { m.control.SetReadDeadline(time.Now()) })
 	defer stop()
 	m.control.SetReadDeadline(time.Now().Add(bootTimeout))
@@ -220,21 +210,7 @@ func (m *Machine) handshake(ctx context.Context, words *bufio.Reader, o Options)
 	if word != wordReady {
 		return fmt.Errorf("waiting for process 1: it said %q", word)
 	}
-	m.control.SetDeadline(time.Time{})
-	b, err := json.Marshal(spec{
-		Command:  o.Command,
-		Env:      o.Env,
-		Dir:      o.Dir,
-		Hostname: o.Hostname,
-		Tmpfs:    o.Tmpfs,
-		Remove:   m.dir,
-	})
-	if err != nil {
-		return fmt.Errorf("encoding the command: %w", err)
-	}
-	if _, err := m.control.Write(append(b, '\n')); err != nil {
-		return fmt.Errorf("sending the command: %w", err)
-	}
+	m.control.SetReadDeadline(time.Time{})
 	return nil
 }
 
@@ -264,9 +240,7 @@ func (m *Machine) release() {
 	m.output.Wait()
 	_ = m.cmd.Wait() // The status of the kernel itself says nothing.
 	m.session.Close()
-	if m.dir != "" {
-		os.RemoveAll(m.dir)
-	}
+	os.RemoveAll(m.dir)
 }
 
 func parseExit(s string) (int, error) {
@@ -282,8 +256,8 @@ func (m *Machine) Kind() Kind { return m.kind }
 
 // Dial opens a stream to the command, which accepts it from [Listen]. It
 // does not wait for that; a stream that nobody accepts fails when used. The
-// stream's Close ends both directions. Guest to host it carries tens of MB/s,
-// host to guest about 0.8 MB/s in a UserMode machine.
+// stream's Close ends both directions. In a UserMode machine it carries tens of MB/s
+// to the host and 0.8 MB/s to the command.
 func (m *Machine) Dial() (net.Conn, error) {
 	c, err := m.session.Open()
 	if err != nil {

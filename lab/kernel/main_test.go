@@ -213,5 +213,6 @@ func echoed(c net.Conn, size int64) error {
 }
 
 var _ = context.Background
-func host([]string) int { return 0 }
+
+func host([]string) int   { return 0 }
 func orphan([]string) int { return 0 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,27 +14,72 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// envPrefix begins the variables that machines use among themselves; none of
+// them reaches the command, except the one that Listen reads.
+const envPrefix = "LAB_KERNEL_"
+
 // envLines, set in process 1's environment, tells it that it is one, and how
 // to find its lines: "tty" or "fd".
-const envLines = "LAB_KERNEL_LINES"
+const envLines = envPrefix + "LINES"
 
 // binary is User-Mode Linux as Debian names it.
 const binary = "linux.uml"
+
+// envDir tells process 1 the directory in which the spec is.
+const envDir = envPrefix + "DIR"
+
+// spec is what process 1 reads to know what to run, from a file in envDir. It
+// removes that directory then, so that nothing is left even where the host side is killed.
+type spec struct {
+	Command  []string
+	Env      []string
+	Dir      string
+	Hostname string
+	Tmpfs    []string
+}
+
+const (
+	specFile = "spec.json"
+	initFile = "init" // a link to this program
+)
 
 // start runs the machine's outermost process with the given ends of the lines.
 // It is process 1 of a PID namespace in both kinds, so that killing it kills
 // all: User-Mode Linux has a host process for each of the guest's address
 // spaces, and none of them dies by itself.
-func (m *Machine) start(o Options, lines []*os.File) error {
+func (m *Machine) start(o Options, lines []*os.File) (err error) {
+	m.dir, err = os.MkdirTemp("", "lab-kernel-")
+	if err != nil {
+		return fmt.Errorf("making a directory for the machine: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(m.dir)
+		}
+	}()
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program's own file: %w", err)
 	}
+	// A kernel's command line is short and knows no quoting: a link stands for
+	// a program whose path might have a space.
+	if err := os.Symlink(self, filepath.Join(m.dir, initFile)); err != nil {
+		return fmt.Errorf("linking process 1: %w", err)
+	}
+	b, err := json.Marshal(spec{Command: o.Command, Env: o.Env, Dir: o.Dir, Hostname: o.Hostname, Tmpfs: o.Tmpfs})
+	if err != nil {
+		return fmt.Errorf("encoding what to run: %w", err)
+	}
+	// The environment may hold secrets.
+	if err := os.WriteFile(filepath.Join(m.dir, specFile), b, 0o600); err != nil {
+		return fmt.Errorf("writing what to run: %w", err)
+	}
+
 	flags := uintptr(unix.CLONE_NEWPID)
-	path, args, env := self, []string(nil), []string{envLines + "=fd"}
+	path, args, env := self, []string(nil), []string{envLines + "=fd", envDir + "=" + m.dir}
 	if o.Kind == Namespaces {
 		flags |= unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
-	} else if path, args, env, err = m.userMode(o, self); err != nil {
+	} else if path, args, env, err = m.userMode(o.Memory); err != nil {
 		return err
 	}
 	spawn := func(flags uintptr) error {
@@ -51,36 +97,23 @@ func (m *Machine) start(o Options, lines []*os.File) error {
 		// process 1 powers off when the control line ends.
 		err = spawn(0)
 	}
-	if err != nil && m.dir != "" {
-		os.RemoveAll(m.dir)
-	}
 	return err
 }
 
-// userMode makes the kernel's directory, its command line and environment.
-func (m *Machine) userMode(o Options, self string) (path string, args, env []string, err error) {
+// userMode finds the kernel and makes its command line and environment.
+func (m *Machine) userMode(mebibytes int) (path string, args, env []string, err error) {
 	path, err = exec.LookPath(binary)
 	if err != nil {
 		return "", nil, nil, fmt.Errorf("finding User-Mode Linux (Debian's package user-mode-linux): %w", err)
 	}
-	memory, err := memoryDir(o.Memory)
+	memory, err := memoryDir(mebibytes)
 	if err != nil {
 		return "", nil, nil, err
 	}
-	m.dir, err = os.MkdirTemp("", "lab-kernel-")
-	if err != nil {
-		return "", nil, nil, fmt.Errorf("making the kernel's directory: %w", err)
-	}
-	// The command line is short and knows no quoting: a link stands for a
-	// program whose path might have a space.
-	init := filepath.Join(m.dir, "init")
-	if err := os.Symlink(self, init); err != nil {
-		return "", nil, nil, fmt.Errorf("linking process 1: %w", err)
-	}
 	args = []string{
-		"mem=" + strconv.Itoa(o.Memory) + "M",
+		"mem=" + strconv.Itoa(mebibytes) + "M",
 		"root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw",
-		"init=" + init, envLines + "=tty",
+		"init=" + filepath.Join(m.dir, initFile), envLines + "=tty", envDir + "=" + m.dir,
 		"umid=m", "uml_dir=" + m.dir + "/",
 		"con=null", "con0=null,fd:1", "ssl=null",
 		"quiet", "panic=-1",
