@@ -136,6 +136,9 @@ const (
 // character that does not print escaped.
 func quote(s string) string { return strconv.Quote(head(s, maxQuoted)) }
 
+// quotePath is quote for the path of a file, whose end says the most.
+func quotePath(s string) string { return strconv.Quote(tail(s, maxKey)) }
+
 // head is the beginning of s, at most n bytes of it with the mark that
 // something was cut off.
 func head(s string, n int) string {

@@ -23,21 +23,21 @@ func (c *checker) password(t text) Secret {
 	data = bytes.TrimSuffix(data, []byte("\n"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		c.fault(t.place, "%s does not exist; write the password that the peer has into it", quote(path))
+		c.fault(t.place, "%s does not exist; write the password that the peer has into it", quotePath(path))
 	case errors.Is(err, fs.ErrPermission):
-		c.fault(t.place, "%s may not be read by this user; give it read permission, as with chgrp lb and chmod 0640", quote(path))
+		c.fault(t.place, "%s may not be read by this user; give it read permission, as with chgrp lb and chmod 0640", quotePath(path))
 	case errors.Is(err, errNoFile):
-		c.fault(t.place, "%s is not a regular file; name one that holds the password", quote(path))
+		c.fault(t.place, "%s is not a regular file; name one that holds the password", quotePath(path))
 	case err != nil:
-		c.fault(t.place, "%s cannot be read: %v; mend that, or name another file", quote(path), cause(err))
+		c.fault(t.place, "%s cannot be read: %v; mend that, or name another file", quotePath(path), cause(err))
 	case len(data) == 0:
-		c.fault(t.place, "%s is empty; write the password that the peer has into it, or leave the key out", quote(path))
+		c.fault(t.place, "%s is empty; write the password that the peer has into it, or leave the key out", quotePath(path))
 	case len(data) > maxPassword:
-		c.fault(t.place, "%s holds more than %d bytes, which is the most that TCP MD5 takes; write a shorter password into it", quote(path), maxPassword)
+		c.fault(t.place, "%s holds more than %d bytes, which is the most that TCP MD5 takes; write a shorter password into it", quotePath(path), maxPassword)
 	case bytes.IndexByte(data, 0) >= 0:
-		c.fault(t.place, "%s holds a NUL byte; write the password as text into it", quote(path))
+		c.fault(t.place, "%s holds a NUL byte; write the password as text into it", quotePath(path))
 	case bytes.HasSuffix(data, []byte("\r")):
-		c.fault(t.place, "%s ends with a carriage return, which would be part of the password; save it with a line feed alone", quote(path))
+		c.fault(t.place, "%s ends with a carriage return, which would be part of the password; save it with a line feed alone", quotePath(path))
 	default:
 		return Secret(data)
 	}

@@ -182,7 +182,7 @@ func (c *checker) families(pool *checkedPool, vip netip.Addr, at place) {
 // longForm tells how to give a member its other address.
 func (p *checkedPool) longForm(m Member, key string) string {
 	if m.Name == m.Address.String() || m.Name == m.Address6.String() {
-		return "write the member as " + p.child("member").child("NAME").key + " with address and address6"
+		return "write the member as [" + p.child("member").child("NAME").key + "] with address and address6"
 	}
 	return "write " + key + " too"
 }

@@ -97,16 +97,14 @@ func (s *serviceChecker) pool(r *rawService) string {
 		return r.pool.value
 	}
 	names := s.pools.names()
-	var right string
 	switch near := closest(r.pool.value, names); {
-	case near != "":
-		right = "did you mean " + near + "?"
 	case len(names) == 0:
-		right = "write [pool.NAME] with its members and check"
+		s.fault(r.pool.place, "there is no pool %s, nor any other; write [pool.NAME] with its members and check", quote(r.pool.value))
+	case near != "":
+		s.fault(r.pool.place, "there is no pool %s; did you mean %s? There are %s", quote(r.pool.value), quote(near), list(names, "and"))
 	default:
-		right = "write one that there is: " + list(names, "or")
+		s.fault(r.pool.place, "there is no pool %s; write %s", quote(r.pool.value), list(names, "or"))
 	}
-	s.fault(r.pool.place, "there is no pool %s; %s", quote(r.pool.value), right)
 	return ""
 }
 
@@ -235,7 +233,7 @@ func (s *serviceChecker) claims(r *rawService, svc Service) []netip.Addr {
 			continue
 		}
 		if vip.IsLoopback() {
-			s.fault(t.place, "%s is a loopback address; write one that the routers can reach", quote(t.value))
+			s.fault(t.place, "%s is a loopback address; write one that other hosts can reach", quote(t.value))
 			continue
 		}
 		if seen[vip] {

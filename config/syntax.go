@@ -22,9 +22,9 @@ type complaint struct {
 }
 
 const (
+	notClosed   = `a bracket is not closed; write ] at its end`
 	writeKey    = `write one key = value on a line`
 	writeString = `write it on one line, with a " at both ends`
-	writeTable  = `write [table] alone on its line`
 	writeInline = `write an inline table on one line, as in { http = "/", port = 80 }`
 	writeList   = `write a list as in ["80/tcp", "443/tcp"]`
 	writeEscape = `write \\ for a backslash, or put the string in '...'`
@@ -32,13 +32,13 @@ const (
 
 // complaints are searched from the top; the first that fits is told.
 var complaints = []complaint{
-	{says: "invalid UTF-8", message: "holds bytes that are not UTF-8; save the file as UTF-8"},
-	{says: "array is incomplete", message: "the list is not closed; write ] at its end"},
+	{says: "invalid UTF-8", message: "holds a control character or bytes that are not UTF-8; take them out, and save the file as UTF-8"},
+	{says: "array is incomplete", message: notClosed},
 	{says: "array", message: "the list cannot be read; " + writeList},
 	{says: "inline table is incomplete", message: "the inline table is not closed; " + writeInline},
 	{says: "expected character }", message: "the inline table is not closed; " + writeInline},
 	{says: "expected character ,", message: "the inline table cannot be read; " + writeInline},
-	{says: "expected character ]", message: "a bracket is not closed; " + writeTable},
+	{says: "expected character ]", message: notClosed},
 	{says: "expected character =", message: "there is no = after the key; " + writeKey},
 	{says: "expected = after a key", message: "there is no = after the key; " + writeKey},
 	{says: "expected key", message: "a key is missing; " + writeKey},
@@ -81,12 +81,16 @@ func (b *builder) syntax(err error) {
 	if key != nil {
 		p = placeOf(slices.Concat(b.path, key), line)
 	}
+	if strings.HasPrefix(value, "[") && strings.Contains(message, "not eof") {
+		b.fault(p, notClosed)
+		return
+	}
 	for _, c := range complaints {
 		if !strings.Contains(message, c.says) {
 			continue
 		}
 		if word := bareWord(value); c.word && word != "" {
-			b.fault(p, "%s is not a value; write strings in quotes: %s", head(word, maxQuoted), quote(word))
+			b.fault(p, "%s is not a value; %s", head(word, maxQuoted), unquoted(word))
 			return
 		}
 		b.fault(p, "%s", c.message)
@@ -139,4 +143,16 @@ func bareWord(value string) string {
 		return ""
 	}
 	return value
+}
+
+// unquoted tells what a word without quotes should have been.
+func unquoted(word string) string {
+	switch strings.ToLower(word) {
+	case "true", "yes", "on", "false", "no", "off":
+		return "write true or false, or a string in quotes"
+	}
+	if strings.Trim(word, digits) == "" {
+		return "write a number without zeros in front, or a string in quotes"
+	}
+	return "write strings in quotes: " + quote(word)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"path"
@@ -61,16 +62,18 @@ func (c *checker) tryDuration(t text, fallback, least, most time.Duration) (time
 	return fallback, false
 }
 
-// spell writes a duration as people do: 10m, where Go has 10m0s.
+// spell writes a duration as people do: 10m and 65535s, where Go has 10m0s and
+// 18h12m15s.
 func spell(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
+	switch {
+	case d == 0 || d%time.Second != 0:
+		return d.String()
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
 	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return fmt.Sprintf("%ds", d/time.Second)
 }
 
 // integer is the number that t says, between least and most, or fallback
@@ -117,7 +120,7 @@ func (c *checker) address(t text) (netip.Addr, bool) {
 	default:
 		return a, true
 	}
-	c.fault(t.place, "%s %s; write one that the routers can reach", quote(t.value), wrong)
+	c.fault(t.place, "%s %s; write one that other hosts can reach", quote(t.value), wrong)
 	return netip.Addr{}, false
 }
 
