@@ -54,14 +54,19 @@ type Watcher struct {
 	path    string
 	changed func()
 	log     *slog.Logger
-	poll    time.Duration
-	notify  *notifier
-	cancel  context.CancelFunc
-	done    chan struct{}
+	senses
+	cancel context.CancelFunc
+	done   chan struct{}
 
 	mu    sync.Mutex
 	state State
-	looks int // counts the looks taken, for tests
+}
+
+// senses are how a Watcher perceives the file.
+type senses struct {
+	poll    time.Duration
+	notify  *notifier
+	examine func(path string) sight
 }
 
 // Watch observes the file at path until ctx ends or Close is called. The state
@@ -73,21 +78,20 @@ type Watcher struct {
 // inotify it says so in the log and polls, and where the file cannot be examined
 // the State says so.
 func Watch(ctx context.Context, path string, changed func(), log *slog.Logger) *Watcher {
-	return watch(ctx, path, changed, log, pollEvery, newNotifier)
-}
-
-// watch is Watch with a poll interval and a source of events to choose.
-func watch(ctx context.Context, path string, changed func(), log *slog.Logger, poll time.Duration, notifier func(string) *notifier) *Watcher {
 	if absolute, err := filepath.Abs(path); err == nil {
 		path = absolute
 	}
+	return watch(ctx, path, changed, log, senses{poll: pollEvery, notify: newNotifier(path), examine: look})
+}
+
+// watch is Watch for an absolute path, with senses to choose.
+func watch(ctx context.Context, path string, changed func(), log *slog.Logger, with senses) *Watcher {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &Watcher{
 		path:    path,
 		changed: changed,
 		log:     log,
-		poll:    poll,
-		notify:  notifier(path),
+		senses:  with,
 		cancel:  cancel,
 		done:    make(chan struct{}),
 	}
@@ -118,10 +122,11 @@ func (w *Watcher) run(ctx context.Context) {
 	defer w.notify.close()
 	poll := time.NewTicker(w.poll)
 	defer poll.Stop()
-	pace := time.NewTimer(0)
+	pace := time.NewTimer(time.Hour)
+	pace.Stop()
 	defer pace.Stop()
 	var last time.Time // when the last look ended
-	waiting := true    // a look is due when pace fires
+	waiting := false   // a look is due when pace fires
 	for {
 		select {
 		case <-ctx.Done():
@@ -177,10 +182,9 @@ func (w *Watcher) arm() (changed bool) {
 
 // begin takes the first look.
 func (w *Watcher) begin() {
-	state := State{Path: w.path}.first(look(w.path), time.Now())
+	state := State{Path: w.path}.first(w.examine(w.path), time.Now())
 	w.mu.Lock()
 	w.state = state
-	w.looks++
 	w.mu.Unlock()
 	if state.Err != nil {
 		w.log.Warn("maintenance file cannot be examined", "path", w.path, "present", state.Present, "err", state.Err)
@@ -191,12 +195,11 @@ func (w *Watcher) begin() {
 
 // look takes one look and tells what it changed.
 func (w *Watcher) look() {
-	found := look(w.path)
+	found := w.examine(w.path)
 	w.mu.Lock()
 	before := w.state
 	after := before.next(found, time.Now())
 	w.state = after
-	w.looks++
 	w.mu.Unlock()
 
 	switch {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -65,16 +64,16 @@ func deaf(path string) *notifier {
 // byEvents observes path with a poll so rare that only events can tell in time.
 func byEvents(t *testing.T, path string) *observed {
 	t.Helper()
-	return start(t, path, time.Hour, newNotifier)
+	return start(t, path, senses{poll: time.Hour, notify: newNotifier(path), examine: look})
 }
 
 // byPolling observes path without events.
 func byPolling(t *testing.T, path string) *observed {
 	t.Helper()
-	return start(t, path, 20*time.Millisecond, deaf)
+	return start(t, path, senses{poll: 20 * time.Millisecond, notify: deaf(path), examine: look})
 }
 
-func start(t *testing.T, path string, poll time.Duration, notifier func(string) *notifier) *observed {
+func start(t *testing.T, path string, with senses) *observed {
 	t.Helper()
 	o := &observed{t: t, woke: make(chan struct{}, 1)}
 	log := slog.New(slog.NewTextHandler(o, &slog.HandlerOptions{
@@ -95,7 +94,7 @@ func start(t *testing.T, path string, poll time.Duration, notifier func(string) 
 		default:
 		}
 	}
-	o.Watcher = watch(t.Context(), path, changed, log, poll, notifier)
+	o.Watcher = watch(t.Context(), path, changed, log, with)
 	t.Cleanup(o.Close)
 	return o
 }
@@ -143,210 +142,6 @@ func must(t *testing.T, err error) {
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	must(t, os.WriteFile(path, []byte(text), 0o644))
-}
-
-// TestFileComesAndGoes in all the ways in which people and tools make and
-// remove files. Each is seen through events alone and through polling alone.
-func TestFileComesAndGoes(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		// prepare runs before the watch; change after it. dir is where
-		// lb/disable is watched.
-		prepare func(t *testing.T, dir string)
-		change  func(t *testing.T, dir string)
-		present bool
-		reason  string
-	}{
-		{
-			name:    "touched",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)) },
-			change:  func(t *testing.T, dir string) { write(t, dir+"/lb/disable", "") },
-			present: true,
-		},
-		{
-			name:    "written",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)) },
-			change:  func(t *testing.T, dir string) { write(t, dir+"/lb/disable", "new kernel\nby night\n") },
-			present: true,
-			reason:  "new kernel",
-		},
-		{
-			name:    "removed",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)); write(t, dir+"/lb/disable", "x") },
-			change:  func(t *testing.T, dir string) { must(t, os.Remove(dir+"/lb/disable")) },
-		},
-		{
-			name:    "renamed to",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)); write(t, dir+"/new", "x") },
-			change:  func(t *testing.T, dir string) { must(t, os.Rename(dir+"/new", dir+"/lb/disable")) },
-			present: true,
-			reason:  "x",
-		},
-		{
-			name: "renamed over",
-			prepare: func(t *testing.T, dir string) {
-				must(t, os.Mkdir(dir+"/lb", 0o755))
-				write(t, dir+"/lb/disable", "old")
-				write(t, dir+"/lb/disable.new", "new")
-			},
-			change:  func(t *testing.T, dir string) { must(t, os.Rename(dir+"/lb/disable.new", dir+"/lb/disable")) },
-			present: true,
-			reason:  "new",
-		},
-		{
-			name:    "renamed from",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)); write(t, dir+"/lb/disable", "x") },
-			change:  func(t *testing.T, dir string) { must(t, os.Rename(dir+"/lb/disable", dir+"/lb/enable")) },
-		},
-		{
-			name:    "with its directory",
-			prepare: func(*testing.T, string) {},
-			change:  func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)); write(t, dir+"/lb/disable", "x") },
-			present: true,
-			reason:  "x",
-		},
-		{
-			name: "with a directory moved in",
-			prepare: func(t *testing.T, dir string) {
-				must(t, os.Mkdir(dir+"/lb.new", 0o755))
-				write(t, dir+"/lb.new/disable", "x")
-			},
-			change:  func(t *testing.T, dir string) { must(t, os.Rename(dir+"/lb.new", dir+"/lb")) },
-			present: true,
-			reason:  "x",
-		},
-		{
-			name:    "its directory removed",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)); write(t, dir+"/lb/disable", "x") },
-			change:  func(t *testing.T, dir string) { must(t, os.RemoveAll(dir+"/lb")) },
-		},
-		{
-			name:    "its directory moved away",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)); write(t, dir+"/lb/disable", "x") },
-			change:  func(t *testing.T, dir string) { must(t, os.Rename(dir+"/lb", dir+"/lb.old")) },
-		},
-		{
-			name: "its directory removed and made anew",
-			prepare: func(t *testing.T, dir string) {
-				must(t, os.Mkdir(dir+"/lb", 0o755))
-			},
-			change: func(t *testing.T, dir string) {
-				must(t, os.Remove(dir+"/lb"))
-				must(t, os.Mkdir(dir+"/lb", 0o755))
-				write(t, dir+"/lb/disable", "x")
-			},
-			present: true,
-			reason:  "x",
-		},
-		{
-			name: "its directory a link that is switched",
-			prepare: func(t *testing.T, dir string) {
-				must(t, os.Mkdir(dir+"/a", 0o755))
-				must(t, os.Mkdir(dir+"/b", 0o755))
-				write(t, dir+"/b/disable", "in b")
-				must(t, os.Symlink("a", dir+"/lb"))
-				must(t, os.Symlink("b", dir+"/lb.new"))
-			},
-			change:  func(t *testing.T, dir string) { must(t, os.Rename(dir+"/lb.new", dir+"/lb")) },
-			present: true,
-			reason:  "in b",
-		},
-		{
-			name: "in a directory behind a link",
-			prepare: func(t *testing.T, dir string) {
-				must(t, os.Mkdir(dir+"/a", 0o755))
-				must(t, os.Symlink("a", dir+"/lb"))
-			},
-			change:  func(t *testing.T, dir string) { write(t, dir+"/a/disable", "x") },
-			present: true,
-			reason:  "x",
-		},
-		{
-			name:    "in a directory that is a link to its parent",
-			prepare: func(t *testing.T, dir string) { must(t, os.Symlink(".", dir+"/lb")) },
-			change:  func(t *testing.T, dir string) { write(t, dir+"/disable", "x") },
-			present: true,
-			reason:  "x",
-		},
-		{
-			name:    "a directory in its place",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)) },
-			change:  func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb/disable", 0o755)) },
-			present: true,
-		},
-		{
-			name:    "a dangling link in its place",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)) },
-			change:  func(t *testing.T, dir string) { must(t, os.Symlink("nowhere", dir+"/lb/disable")) },
-			present: true,
-		},
-		{
-			name: "a link to a file in its place",
-			prepare: func(t *testing.T, dir string) {
-				must(t, os.Mkdir(dir+"/lb", 0o755))
-				write(t, dir+"/why", "switch replaced")
-			},
-			change:  func(t *testing.T, dir string) { must(t, os.Symlink("../why", dir+"/lb/disable")) },
-			present: true,
-			reason:  "switch replaced",
-		},
-		{
-			name:    "a pipe in its place",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)) },
-			change:  func(t *testing.T, dir string) { must(t, syscall.Mkfifo(dir+"/lb/disable", 0o644)) },
-			present: true,
-		},
-		{
-			name:    "a link to a device in its place",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)) },
-			change:  func(t *testing.T, dir string) { must(t, os.Symlink("/dev/zero", dir+"/lb/disable")) },
-			present: true,
-		},
-		{
-			name:    "a file in the place of its directory",
-			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir+"/lb", 0o755)); write(t, dir+"/lb/disable", "x") },
-			change:  func(t *testing.T, dir string) { must(t, os.RemoveAll(dir+"/lb")); write(t, dir+"/lb", "") },
-		},
-	} {
-		for way, observe := range map[string]func(*testing.T, string) *observed{"by events": byEvents, "by polling": byPolling} {
-			t.Run(tt.name+"/"+way, func(t *testing.T) {
-				dir := t.TempDir()
-				tt.prepare(t, dir)
-				o := observe(t, dir+"/lb/disable")
-				before := o.State()
-				tt.change(t, dir)
-				after := o.await("after the change", func(s State) bool { return s.Present == tt.present && s.Reason == tt.reason })
-				if after.Err != nil {
-					t.Errorf("error %v", after.Err)
-				}
-				if before.Present == after.Present && !after.Since.Equal(before.Since) {
-					t.Errorf("since %v, want the former %v: it was present all the time", after.Since, before.Since)
-				}
-				if before.Present != after.Present && !after.Since.After(before.Since) {
-					t.Errorf("since %v, want later than %v", after.Since, before.Since)
-				}
-			})
-		}
-	}
-}
-
-// TestDirectoriesComeAndGo many times, several levels deep. The file is seen in
-// each of them: the watch follows.
-func TestDirectoriesComeAndGo(t *testing.T) {
-	root := t.TempDir()
-	deep := root + "/srv/lb/maintenance"
-	o := byEvents(t, deep+"/disable")
-	for i := range 20 {
-		must(t, os.MkdirAll(deep, 0o755))
-		write(t, deep+"/disable", fmt.Sprint("round ", i))
-		o.awaitReason(fmt.Sprint("round ", i))
-		must(t, os.Remove(deep+"/disable"))
-		o.awaitAbsent("file removed")
-		write(t, deep+"/disable", "")
-		o.awaitPresent("file made again")
-		must(t, os.RemoveAll(root+"/srv"))
-		o.awaitAbsent("directories removed")
-	}
 }
 
 // TestPresentAtTheStart: a host that starts under maintenance knows it before it
@@ -464,141 +259,6 @@ func TestFaultAtTheStartCountsAsPresent(t *testing.T) {
 	}
 }
 
-// TestPollingAlone says once that it is all there is, and again when it is not.
-func TestPollingAlone(t *testing.T) {
-	dir := t.TempDir()
-	var mu sync.Mutex
-	full := true
-	o := start(t, dir+"/disable", 20*time.Millisecond, func(path string) *notifier {
-		n := newNotifier(path)
-		n.open = func() (*fsnotify.Watcher, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			if full {
-				return nil, syscall.EMFILE
-			}
-			return fsnotify.NewWatcher()
-		}
-		return n
-	})
-	write(t, dir+"/disable", "")
-	o.awaitPresent("polled")
-	mu.Lock()
-	full = false
-	mu.Unlock()
-	for end := time.Now().Add(patience); !strings.Contains(o.lines(dir), "watched again"); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("inotify was not tried again; log:\n%s", o.lines(dir))
-		}
-	}
-	const want = `level=WARN msg="maintenance file is only polled" path=/disable every=20ms err="opening inotify: too many open files (sysctl fs.inotify.max_user_instances is used up)"
-level=INFO msg="maintenance file appeared" path=/disable reason=""
-level=INFO msg="maintenance file is watched again" path=/disable
-`
-	if diff := cmp.Diff(want, o.lines(dir)); diff != "" {
-		t.Errorf("log (-want +got):\n%s", diff)
-	}
-}
-
-// TestPollingFindsWhatNoEventTells: the directory is replaced behind a link,
-// where nothing is watched. Afterwards events come from the right one.
-func TestPollingFindsWhatNoEventTells(t *testing.T) {
-	dir := t.TempDir()
-	must(t, os.MkdirAll(dir+"/far/a/lb", 0o755))
-	must(t, os.MkdirAll(dir+"/far/b/lb", 0o755))
-	must(t, os.Symlink("far/a/lb", dir+"/lb"))
-	o := start(t, dir+"/lb/disable", 20*time.Millisecond, newNotifier)
-	must(t, os.Rename(dir+"/far/a", dir+"/far/old"))
-	must(t, os.Rename(dir+"/far/b", dir+"/far/a"))
-	write(t, dir+"/lb/disable", "")
-	o.awaitPresent("in the new directory")
-	o.Close()
-	if o.notify.fault != nil || slices.Contains(o.notify.armed, nil) {
-		t.Errorf("not everything is watched: %v, fault %v", o.notify.armed, o.notify.fault)
-	}
-	if info, err := os.Stat(dir + "/lb"); err != nil || !os.SameFile(info, o.notify.armed[len(o.notify.armed)-1]) {
-		t.Errorf("another directory is watched than %v (%v)", info, err)
-	}
-}
-
-// TestLostWatchIsFound where the kernel dropped a watch without an event that
-// anybody saw.
-func TestLostWatchIsFound(t *testing.T) {
-	dir := t.TempDir()
-	n := newNotifier(dir + "/disable")
-	defer n.close()
-	if !n.arm() || n.arm() {
-		t.Fatal("arm does not settle")
-	}
-	must(t, n.watcher.Remove(dir))
-	n.verify()
-	if !n.arm() || n.fault != nil {
-		t.Errorf("the lost watch was not set again; fault %v", n.fault)
-	}
-}
-
-// TestBurstIsMerged: a thousand touches cost few looks and tell one change.
-func TestBurstIsMerged(t *testing.T) {
-	dir := t.TempDir()
-	o := byEvents(t, dir+"/disable")
-	write(t, dir+"/disable", "")
-	o.awaitPresent("touched")
-	o.mu.Lock()
-	before := o.looks
-	o.mu.Unlock()
-
-	began := time.Now()
-	for range 1000 {
-		write(t, dir+"/disable", "")
-	}
-	must(t, os.Remove(dir+"/disable"))
-	o.awaitAbsent("removed after the burst")
-	took := time.Since(began)
-
-	o.Watcher.mu.Lock()
-	looks := o.looks - before
-	o.Watcher.mu.Unlock()
-	t.Logf("%d looks in %v", looks, took)
-	if limit := 10 + int(took/lookEvery); looks > limit {
-		t.Errorf("%d looks in %v, want at most %d", looks, took, limit)
-	}
-	if n := o.changes(); n != 2 {
-		t.Errorf("%d changes told, want 2", n)
-	}
-}
-
-// TestQuick: the time from touch to changed is part of what a withdrawal takes.
-func TestQuick(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "disable")
-	o := byEvents(t, path)
-	var came, went []time.Duration
-	for range 50 {
-		// Rested, as it is when somebody comes; see lookEvery.
-		time.Sleep(2 * lookEvery)
-		began := time.Now()
-		write(t, path, "")
-		o.awaitPresent("touched")
-		o.mu.Lock()
-		came = append(came, o.at.Sub(began))
-		o.mu.Unlock()
-
-		time.Sleep(2 * lookEvery)
-		began = time.Now()
-		must(t, os.Remove(path))
-		o.awaitAbsent("removed")
-		o.mu.Lock()
-		went = append(went, o.at.Sub(began))
-		o.mu.Unlock()
-	}
-	slices.Sort(came)
-	slices.Sort(went)
-	t.Logf("touch to changed: median %v, worst %v; remove to changed: median %v, worst %v", came[25], came[49], went[25], went[49])
-	if limit := 50 * time.Millisecond; came[25] > limit || went[25] > limit {
-		t.Errorf("medians %v and %v, want at most %v", came[25], went[25], limit)
-	}
-}
-
 // TestEndsWithItsContext and leaves no goroutine.
 func TestEndsWithItsContext(t *testing.T) {
 	before := runtime.NumGoroutine()
@@ -621,9 +281,12 @@ func TestPathIsMadeAbsolute(t *testing.T) {
 	dir, err := os.Getwd()
 	must(t, err)
 	must(t, os.Mkdir("lb", 0o755))
-	o := byEvents(t, "lb/./disable/")
+	woke := make(chan struct{}, 1)
+	w := Watch(t.Context(), "lb/./disable/", func() { woke <- struct{}{} }, slog.New(slog.DiscardHandler))
+	defer w.Close()
 	write(t, "lb/disable", "")
-	if s := o.awaitPresent("touched"); s.Path != dir+"/lb/disable" {
-		t.Errorf("path %q, want %q", s.Path, dir+"/lb/disable")
+	<-woke
+	if s := w.State(); !s.Present || s.Path != dir+"/lb/disable" {
+		t.Errorf("got %+v, want %q present", s, dir+"/lb/disable")
 	}
 }
