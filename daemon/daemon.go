@@ -62,11 +62,10 @@ type table interface {
 	Apply([]l4.Op) (int, error)
 }
 
-// host is what the host itself must have. A test replaces it.
+// host holds the VIPs as local addresses. A test replaces it.
 type host interface {
 	Addresses() ([]netip.Addr, error)
-	ApplyAddresses(wanted []netip.Addr) (int, error)
-	ApplySysctls([]tunnel.Sysctl) ([]tunnel.SysctlChange, error)
+	ApplyAddresses([]tunnel.AddressOp) (int, error)
 }
 
 // routes is the set of announced routes. A test replaces it.
@@ -93,6 +92,7 @@ type Daemon struct {
 	maintenance file
 	table       table
 	host        host
+	sysctls     func([]tunnel.Sysctl) ([]tunnel.SysctlChange, error)
 	routes      routes
 	peers       peers
 	speaker     *bgp.Speaker // both of them; nil in a test
@@ -153,11 +153,12 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 		return nil, err
 	}
 	d.table = kernel
-	if d.host, err = tunnel.Open(); err != nil {
+	if d.host, err = tunnel.OpenHost(); err != nil {
 		return nil, err
 	}
+	d.sysctls = tunnel.ApplySysctls
 	if d.control, err = control.Listen(control.Options{
-		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Log: d.log,
+		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -288,7 +289,7 @@ func (d *Daemon) tryReload() error {
 	}
 	if cfg.HTTP.Listen != d.cfg.HTTP.Listen {
 		d.show = d.control.Publish
-	if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
+		if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
 			return err
 		}
 	}

@@ -102,32 +102,45 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 	// knows whose they are.
 	note(d.memory.own(slices.AppendSeq(slices.Clone(d.memory.owned), maps.Keys(configured))))
 
-	changes, err := d.host.ApplySysctls(tunnel.LB4Sysctls())
+	changes, err := d.sysctls(tunnel.LB4Sysctls())
 	note(err)
 	for _, c := range changes {
 		d.log.Info("sysctl set", "key", c.Key, "was", c.Was, "now", c.Value, "why", c.Why)
 	}
 	d.counters.KernelWrites += uint64(len(changes))
 
-	written, err := d.host.ApplyAddresses(decision.Addresses)
-	note(err)
+	written := 0
 	ops := l4.Diff(d.ours(listed), decision.Table)
 	if len(ops) > 0 {
 		applied, err := d.table.Apply(ops)
 		note(err)
 		written += applied
-		d.report.table(d.log, ops, applied)
+		tell(d.log, "ipvs", ops, applied)
+	}
+	// After the table: a VIP that is local and has no service yet would be
+	// answered by this host itself, with resets.
+	addresses, err := d.host.Addresses()
+	note(err)
+	if moves := tunnel.DiffAddresses(addresses, decision.Addresses); len(moves) > 0 && err == nil {
+		applied, err := d.host.ApplyAddresses(moves)
+		note(err)
+		written += applied
+		tell(d.log, "host", moves, applied)
 	}
 	d.counters.KernelWrites += uint64(written)
 
 	if len(ops) > 0 {
-		if listed, err = d.table.List(); err != nil {
+		after, err := d.table.List()
+		if err != nil {
 			note(err)
-			listed = nil
+			d.unread++
+			return listed, d.withoutTable(decision, d.memory.announced, err)
 		}
+		listed = after
 	}
-	addresses, err := d.host.Addresses()
-	note(err)
+	if addresses, err = d.host.Addresses(); err != nil {
+		note(err)
+	}
 
 	// Owned until it is gone from the kernel.
 	owned := slices.AppendSeq(slices.Clone(addresses), maps.Keys(configured))

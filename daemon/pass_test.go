@@ -111,25 +111,17 @@ func (w *world) change(op l4.Op) {
 
 func (w *world) Addresses() ([]netip.Addr, error) { return slices.Clone(w.addresses), nil }
 
-func (w *world) ApplyAddresses(wanted []netip.Addr) (int, error) {
-	n := 0
-	for _, a := range wanted {
-		if !slices.Contains(w.addresses, a) {
-			w.did("add address %s", a)
-			n++
+func (w *world) ApplyAddresses(ops []tunnel.AddressOp) (int, error) {
+	for _, op := range ops {
+		w.did("%s", op)
+		if op.Remove {
+			w.addresses = slices.DeleteFunc(w.addresses, func(a netip.Addr) bool { return a == op.Addr })
+		} else {
+			w.addresses = append(w.addresses, op.Addr)
 		}
 	}
-	for _, a := range w.addresses {
-		if !slices.Contains(wanted, a) {
-			w.did("delete address %s", a)
-			n++
-		}
-	}
-	w.addresses = slices.Clone(wanted)
-	return n, nil
+	return len(ops), nil
 }
-
-func (w *world) ApplySysctls([]tunnel.Sysctl) ([]tunnel.SysctlChange, error) { return nil, nil }
 
 func (w *world) Set(routes []bgp.Route) error {
 	if w.failRoutes != nil {
@@ -215,7 +207,8 @@ func newWorld(t *testing.T, cfg *config.Config) (*world, *Daemon) {
 		log:  slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{ReplaceAttr: noTime})),
 		cfg:  cfg, wake: make(chan struct{}, 1), started: time.Now(),
 		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w,
-		show: func(st *control.Status) { w.status = st },
+		sysctls: func([]tunnel.Sysctl) ([]tunnel.SysctlChange, error) { return nil, nil },
+		show:    func(st *control.Status) { w.status = st },
 	}
 	var err error
 	if d.memory, err = recall(filepath.Join(t.TempDir(), "state")); err != nil {
@@ -251,10 +244,10 @@ func expect(t *testing.T, what, got, want string) {
 }
 
 const built = `
-add address 198.51.100.1
 add service 198.51.100.1:80/tcp scheduler mh flags mh-fallback,mh-port
 add destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 1 tunnel
 add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 tunnel
+add address 198.51.100.1/32 to lb-vips
 announce 198.51.100.1/32
 `
 
@@ -309,17 +302,17 @@ announce 198.51.100.1/32
 		d.pass()
 		expect(t, "another VIP", w.since(), `
 withdraw 198.51.100.1/32
-add address 198.51.100.2
 add service 198.51.100.2:80/tcp scheduler mh flags mh-fallback,mh-port
 add destination 198.51.100.2:80/tcp -> 192.0.2.140:80 weight 1 tunnel
 add destination 198.51.100.2:80/tcp -> 192.0.2.139:80 weight 1 tunnel
+add address 198.51.100.2/32 to lb-vips
 announce 198.51.100.2/32
 `)
 		time.Sleep(plan.Linger)
 		d.pass()
 		expect(t, "the old VIP after its linger", w.since(), `
-delete address 198.51.100.1
 delete service 198.51.100.1:80/tcp
+remove address 198.51.100.1/32 from lb-vips
 `)
 	})
 }
@@ -335,6 +328,7 @@ func TestAdopt(t *testing.T) {
 
 	_, next := newWorld(t, cfg)
 	next.health, next.maintenance, next.table, next.host = d.health, d.maintenance, w, w
+	next.sysctls = d.sysctls
 	next.routes, next.peers, next.show = w, w, d.show
 	next.memory.path = d.memory.path
 	w.routesNow = nil

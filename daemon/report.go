@@ -46,16 +46,16 @@ func few(all []string) string {
 	return strings.Join(all, " ")
 }
 
-// table logs operations that were issued to the kernel.
-func (r *reporter) table(log *slog.Logger, ops []l4.Op, applied int) {
+// tell logs operations that were issued to the kernel.
+func tell[T fmt.Stringer](log *slog.Logger, what string, ops []T, applied int) {
 	for _, op := range ops[:min(len(ops), maxNamed)] {
-		log.Info("ipvs: " + op.String())
+		log.Info(what + ": " + op.String())
 	}
 	if len(ops) > maxNamed {
-		log.Info("ipvs: further operations", "count", len(ops)-maxNamed)
+		log.Info(what+": further operations", "count", len(ops)-maxNamed)
 	}
 	if applied < len(ops) {
-		log.Warn("ipvs: operations failed, to be tried again", "failed", len(ops)-applied)
+		log.Warn(what+": operations failed, to be tried again", "failed", len(ops)-applied)
 	}
 }
 
