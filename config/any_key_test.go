@@ -69,7 +69,7 @@ lb4d.toml:29: pool.lb7.members[1]: 2 is an integer; write a string, such as "192
 		{"a date",
 			`group = "lb"`,
 			`group = 2026-01-31`,
-			`lb4d.toml:6: control.group: 2026-01-31 is a date; write a string, such as "lb"`},
+			`lb4d.toml:6: control.group: 2026-01-31 is a date or a time; write a string, such as "lb"`},
 		{"an address without quotes",
 			`address = "192.0.2.254"`,
 			`address = 192.0.2.254`,

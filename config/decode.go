@@ -245,7 +245,7 @@ func (n *node) describe() string {
 	case aFloat:
 		return shown + " is a number with a fraction"
 	case aDate:
-		return shown + " is a date"
+		return shown + " is a date or a time"
 	}
 	return fmt.Sprintf("%s is not a value", shown)
 }

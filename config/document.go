@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -254,7 +253,7 @@ func (b *builder) value(v *unstable.Node, line int, path []string) *node {
 		}
 	case unstable.Float:
 		n.kind = noValue
-		if _, err := strconv.ParseFloat(strings.ReplaceAll(n.text, "_", ""), 64); err == nil {
+		if _, err := strconv.ParseFloat(strings.ReplaceAll(strings.TrimLeft(n.text, "+-"), "_", ""), 64); err == nil {
 			n.kind = aFloat
 		}
 	case unstable.Array:
@@ -269,10 +268,7 @@ func (b *builder) value(v *unstable.Node, line int, path []string) *node {
 			b.set(n, path, it.Node())
 		}
 	default:
-		n.kind = noValue
-		if _, err := time.Parse(time.DateOnly, n.text[:min(len(n.text), len(time.DateOnly))]); err == nil {
-			n.kind = aDate
-		}
+		n.kind = aDate
 	}
 	return n
 }
