@@ -201,6 +201,15 @@ func (t *Topology) ByRole(role Role) []*Host {
 	return hosts
 }
 
+// vipSet is the set of service addresses.
+func (t *Topology) vipSet() map[netip.Addr]bool {
+	set := make(map[netip.Addr]bool)
+	for _, v := range t.VIPs {
+		set[v] = true
+	}
+	return set
+}
+
 // NewTopology lays a lab out. The same arguments give the same lab.
 func NewTopology(s Sizes, rr Reflector) (*Topology, error) {
 	if err := s.Validate(); err != nil {

@@ -1,0 +1,154 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"lb4d/lab/kernel"
+)
+
+func TestMain(m *testing.M) {
+	kernel.Init()
+	os.Exit(m.Run())
+}
+
+// needMachine skips a test where it does not run as root in a machine with
+// IPVS, unless that is a fault of how the tests were started.
+func needMachine(t *testing.T, programs ...string) {
+	t.Helper()
+	var errs []error
+	if os.Geteuid() != 0 {
+		errs = append(errs, errors.New("not root"))
+	}
+	if os.Getpid() == 1 || os.Getenv("LAB_KERNEL_STREAMS") == "" {
+		errs = append(errs, errors.New("not in a machine: go test -exec 'bin/lab test-exec'"))
+	}
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	switch err := errors.Join(errs...); {
+	case err == nil:
+	case os.Getenv("LAB_REQUIRED") == "1":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+}
+
+// progress writes a lab's progress to the test's log.
+type progress struct{ t *testing.T }
+
+func (p progress) Write(b []byte) (int, error) {
+	p.t.Log(strings.TrimRight(string(b), "\n"))
+	return len(b), nil
+}
+
+// TestDataPath proves the lab without lb4d: a table made by hand on each LB4
+// host and static routes on the routers carry requests of both families
+// through all tiers and straight back.
+func TestDataPath(t *testing.T) {
+	needMachine(t, "ipvsadm", "haproxy", "bird", "gobgpd", "curl")
+	ctx := t.Context()
+	l, err := Up(ctx, Options{NoDaemon: true, Progress: progress{t}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	run := func(host, script string) string {
+		t.Helper()
+		out, err := l.Exec(ctx, host, "sh", "-ec", script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	top := l.Topology
+	vips := []string{"198.51.100.1", "2001:db8::c633:6401"}
+	var hops4, hops6 strings.Builder
+	for _, h := range top.ByRole(RoleLB4) {
+		fmt.Fprintf(&hops4, " nexthop via %v", h.Address)
+		fmt.Fprintf(&hops6, " nexthop via %v", h.Address6)
+		var b strings.Builder
+		fmt.Fprintln(&b, "ip addr add 198.51.100.1/32 dev lo; ip addr add 2001:db8::c633:6401/128 dev lo")
+		fmt.Fprintln(&b, "{ echo -A -t 198.51.100.1:80 -s mh -b mh-port,mh-fallback; echo -A -t '[2001:db8::c633:6401]:80' -s mh -b mh-port,mh-fallback")
+		for _, m := range top.ByRole(RoleLB7) {
+			fmt.Fprintf(&b, "echo -a -t 198.51.100.1:80 -r %v:80 -i -w 1; echo -a -t '[2001:db8::c633:6401]:80' -r '[%v]:80' -i -w 1\n", m.Address, m.Address6)
+		}
+		fmt.Fprintln(&b, "} | ipvsadm -R")
+		run(h.Name, b.String())
+		table, err := l.IPVS(h.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := 2 * top.Sizes.LB7; len(table) != want {
+			t.Fatalf("%s: %d destinations read, want %d:\n%v", h.Name, len(table), want, table)
+		}
+	}
+	for _, h := range top.ByRole(RoleRouter) {
+		run(h.Name, "ip route add 198.51.100.1 proto bird"+hops4.String()+"; ip route add 2001:db8::c633:6401 proto bird"+hops6.String())
+		routes, err := l.Routes(h.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range vips {
+			if got := strings.Count(routes.String(), v+" via"); got != 1 {
+				t.Errorf("%s: routes read:\n%v", h.Name, routes)
+			}
+		}
+	}
+	// Sixteen flows each way cannot all meet one server by chance.
+	script := `for i in $(seq 16); do curl -s -S -m 5 --interface "$1$i" "http://$2/" || echo FAILED; done | sort | uniq -c`
+	for _, c := range [][2]string{{"203.0.113.", "198.51.100.1"}, {"2001:db8::203.0.113.", "[2001:db8::c633:6401]"}} {
+		out, err := l.Exec(ctx, "users", "sh", "-c", script, "sh", c[0], c[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s answered by:\n%s", c[1], out)
+		if strings.Contains(string(out), "FAILED") || strings.Count(string(out), "\n") != top.Sizes.Servers {
+			t.Errorf("%s: answers by server:\n%s", c[1], out)
+		}
+	}
+	carried := 0
+	for _, h := range top.ByRole(RoleLB7) {
+		if out := run(h.Name, `cat /sys/class/net/tunlv4/statistics/rx_packets /sys/class/net/tunlv6/statistics/rx_packets`); !strings.Contains("\n"+out, "\n0\n") {
+			carried++
+		}
+	}
+	if carried < 2 {
+		t.Errorf("flows came out of the tunnels of %d LB7 hosts, want several", carried)
+	}
+}
+
+func TestExec(t *testing.T) {
+	needMachine(t)
+	l, err := Up(t.Context(), Options{Sizes: small, NoDaemon: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx := context.Background()
+	out, err := l.Exec(ctx, "LB4-1", "sh", "-c", "touch /etc/lb/disable; hostname")
+	if err != nil || string(out) != "LB4-1\n" {
+		t.Errorf("hostname: %q, %v", out, err)
+	}
+	if _, err := os.Stat(l.Path("LB4-1", "/etc/lb/disable")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(l.Path("LB4-2", "/etc/lb/disable")); err == nil {
+		t.Error("a file of LB4-1 is on LB4-2 too")
+	}
+	if _, err := l.Exec(ctx, "LB4-1", "sh", "-c", "echo no >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "exit status 3: no") {
+		t.Errorf("a failing command: %v", err)
+	}
+}
