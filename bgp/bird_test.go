@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -106,6 +107,8 @@ protocol device { }
 	}{{ours, near, here}, {theirs, far, there}} {
 		link, err := end.handle.LinkByName(end.name)
 		must(err)
+		// No other link-local addresses than those of the test.
+		must(end.handle.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE))
 		must(end.handle.LinkSetUp(link))
 		for _, a := range end.addresses {
 			address, err := netlink.ParseAddr(a)
@@ -232,8 +235,8 @@ template bgp host {
 )
 
 var (
-	here  = []string{"192.0.2.132/24", "2001:db8::84/64"}
-	there = []string{"192.0.2.254/24", "2001:db8::fe/64"}
+	here  = []string{"192.0.2.132/24", "2001:db8::84/64", "fe80::84/64"}
+	there = []string{"192.0.2.254/24", "2001:db8::fe/64", "fe80::fe/64"}
 )
 
 func overIPv4(as uint32) Peer {
@@ -293,6 +296,10 @@ func TestBirdOnePeer(t *testing.T) {
 	}{
 		{"over4", birdOver4, overIPv4(65000)},
 		{"over6", birdOver6, overIPv6(65000)},
+		{
+			"onlink", "protocol bgp onlink from host { local fe80::fe as 65000; neighbor fe80::84 % 'downlink' as 65000; }\n",
+			Peer{Name: "onlink", Address: netip.MustParseAddr("fe80::fe%uplink"), AS: 65000},
+		},
 	} {
 		t.Run(test.protocol, func(t *testing.T) {
 			b := startBird(t, fmt.Sprintf(birdHost, 65000, "passive")+test.config, here, there)

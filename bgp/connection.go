@@ -258,6 +258,13 @@ func (c *connection) established() bool {
 	return c.state == stateEstablished
 }
 
+// opened reports whether the peer's OPEN has come.
+func (c *connection) opened() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heard
+}
+
 // progress is the state that the session has reached, and the address families
 // that the peer speaks.
 func (c *connection) progress() (state string, families []bgp.Family) {
@@ -289,13 +296,19 @@ func (c *connection) reason() string {
 // failed notes an error of the socket, unless it is one that GoBGP caused to
 // stop its own reading or writing.
 func (c *connection) failed(err error) {
+	reason := socketError(err)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
+		return
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		c.end("peer closed the connection")
-	default:
-		c.end(socketError(err))
+		reason = "peer closed the connection"
 	}
+	if !c.opened() {
+		// That is how a router treats a stranger.
+		reason += fmt.Sprintf(" without an OPEN (does it have %s as a neighbor?)",
+			c.LocalAddr().(*net.TCPAddr).AddrPort().Addr())
+	}
+	c.end(reason)
 }
 
 // ourReason explains a NOTIFICATION that GoBGP sends, with what the operator

@@ -220,6 +220,8 @@ func TestConnectionReason(t *testing.T) {
 			read(c)
 		}, "peer closed: Cease/administrative shutdown"},
 		{"the peer does not", func(t *testing.T, c *connection, far *net.TCPConn) {
+			far.Write(open(t, 65000))
+			read(c)
 			far.Close()
 			read(c)
 		}, "peer closed the connection"},
@@ -227,8 +229,10 @@ func TestConnectionReason(t *testing.T) {
 			far.Write(make([]byte, 10))
 			far.Close()
 			read(c)
-		}, "peer closed the connection"},
+		}, "peer closed the connection without an OPEN (does it have 127.0.0.1 as a neighbor?)"},
 		{"a reset", func(t *testing.T, c *connection, far *net.TCPConn) {
+			far.Write(open(t, 65000))
+			read(c)
 			far.SetLinger(0)
 			far.Close()
 			read(c)

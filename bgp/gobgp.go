@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/config/oc"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
@@ -32,6 +33,11 @@ func startGoBGP(ctx context.Context, o Options, log *slog.Logger) (*gobgp, error
 		Asn:        o.AS,
 		RouterId:   o.RouterID.String(),
 		ListenPort: -1, // 0 would mean 179
+		// Left out, it would be all families, whose empty tables take 10 MB.
+		Families: []uint32{
+			uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV4_UNICAST]),
+			uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV6_UNICAST]),
+		},
 	}})
 	if err == nil {
 		err = g.setPolicies(ctx)

@@ -32,8 +32,7 @@ func newNextHops(peers []Peer, skip func(netip.Addr) bool) nextHops {
 	// The zero value of each means that every session speaks for itself.
 	h := nextHops{v4: netip.IPv4Unspecified(), v6: netip.IPv6Unspecified()}
 	for _, p := range peers {
-		switch {
-		case p.Address.Is4() || p.Address.IsLinkLocalUnicast():
+		if p.Address.Is4() || p.Address.IsLinkLocalUnicast() {
 			h.foreign = cmp.Or(h.foreign, p.Address)
 		}
 	}

@@ -108,12 +108,12 @@ func (s *session) run(ctx context.Context) {
 			s.set(stateIdle)
 			return
 		case err != nil:
-			s.down(err.Error())
+			s.down(slog.LevelWarn, err.Error())
 			interval = redialInterval
 		case s.serve(ctx, tcp):
-			begun, interval = time.Now(), redialInterval
-		default:
 			interval = min(interval*2, redialMaximum)
+		default:
+			begun, interval = time.Now(), redialInterval
 		}
 		pause := time.Duration((0.75 + rand.Float64()/2) * float64(interval))
 		tcp = s.wait(ctx, pause-time.Since(begun))
@@ -159,11 +159,11 @@ func (s *session) wait(ctx context.Context, d time.Duration) *net.TCPConn {
 }
 
 // serve has GoBGP speak over one connection until that ends or the session is
-// stopped. It reports whether the session was established.
+// stopped. It reports whether one side refused the other after its OPEN.
 //
 // GoBGP knows the peer for only as long. So its own timers, which hold a peer
 // back for 5 s after each failure, never come into play.
-func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (established bool) {
+func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 	hold := s.peer.HoldTime
 	if hold == 0 {
 		hold = defaultHoldTime
@@ -171,16 +171,17 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (established bool
 	c := newConnection(tcp, s.peer.AS, hold)
 	defer c.Close()
 	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.neighbor(hold)}); err != nil {
-		s.down(fmt.Sprintf("adding the peer to GoBGP: %v", err))
+		s.down(slog.LevelWarn, fmt.Sprintf("adding the peer to GoBGP: %v", err))
 		return false
 	}
 	opening := time.NewTimer(openTimeout)
 	defer opening.Stop()
 	defer s.release(c)
 	if err := s.hand(ctx, c); err != nil {
-		s.down(err.Error())
+		s.down(slog.LevelWarn, err.Error())
 		return false
 	}
+	established := false
 	progress := func() {
 		state, families := c.progress()
 		switch {
@@ -198,8 +199,8 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (established bool
 			progress()
 		case <-c.done:
 			progress() // a session may be over before it was looked at
-			s.down(c.reason())
-			return established
+			s.down(slog.LevelWarn, c.reason())
+			return !established && c.opened()
 		case <-opening.C:
 			c.end(fmt.Sprintf("peer did not complete the session within %s", openTimeout))
 			c.Close()
@@ -212,8 +213,8 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (established bool
 				await(c.done, closeTimeout)
 			}
 			s.release(c)
-			s.down(c.reason())
-			return established
+			s.down(slog.LevelInfo, c.reason())
+			return false
 		}
 	}
 }
@@ -291,7 +292,7 @@ func (s *session) up(families []bgp.Family) {
 
 // down notes that the session, or the attempt at one, failed. What failed for
 // the same reason before is not told again.
-func (s *session) down(reason string) {
+func (s *session) down(level slog.Level, reason string) {
 	s.mu.Lock()
 	log, was, before := s.log, s.state, s.last
 	if was == stateEstablished {
@@ -301,9 +302,9 @@ func (s *session) down(reason string) {
 	s.mu.Unlock()
 	switch {
 	case was == stateEstablished:
-		log.Warn("bgp session down", "as", s.peer.AS, "reason", reason)
+		log.Log(context.Background(), level, "bgp session down", "as", s.peer.AS, "reason", reason)
 	case reason != before:
-		log.Warn("bgp session not up", "as", s.peer.AS, "reason", reason)
+		log.Log(context.Background(), level, "bgp session not up", "as", s.peer.AS, "reason", reason)
 	default:
 		return
 	}

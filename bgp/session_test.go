@@ -16,15 +16,15 @@ func TestSessionTellsChanges(t *testing.T) {
 		Peer{Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), AS: 65000}, false)
 	begun := s.since
 
-	s.down("connection refused")
-	s.down("connection refused")
-	s.down("no route to host")
+	s.down(slog.LevelWarn, "connection refused")
+	s.down(slog.LevelWarn, "connection refused")
+	s.down(slog.LevelWarn, "no route to host")
 	if p, _ := s.status(); p.State != stateConnect || p.Since != begun || p.LastError != "no route to host" {
 		t.Errorf("%+v", p)
 	}
 	s.set(stateOpenSent)
 	s.set(stateOpenConfirm)
-	s.down("peer closed: OPEN message error/bad peer AS")
+	s.down(slog.LevelWarn, "peer closed: OPEN message error/bad peer AS")
 	if p, _ := s.status(); p.State != stateConnect || p.Since != begun {
 		t.Errorf("%+v", p)
 	}
@@ -32,7 +32,7 @@ func TestSessionTellsChanges(t *testing.T) {
 	if p, f := s.status(); p.State != stateEstablished || p.Since == begun || p.LastError != "" || len(f) != 1 {
 		t.Errorf("%+v", p)
 	}
-	s.down("connection refused")
+	s.down(slog.LevelWarn, "connection refused")
 	if p, f := s.status(); p.State != stateConnect || p.Since == begun || len(f) != 0 {
 		t.Errorf("%+v", p)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
@@ -64,6 +63,10 @@ func dial(ctx context.Context, p Peer, external bool) (*net.TCPConn, error) {
 // a wrong password cannot be told from a peer that is gone.
 func dialError(err error, password bool) error {
 	var timeout net.Error
+	var option *optionError
+	if errors.As(err, &option) {
+		return option // not of the call: of what this kernel can do
+	}
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		if password {
 			return fmt.Errorf("no answer within %s (a wrong password looks the same)", dialTimeout)
@@ -112,18 +115,14 @@ func listenError(port int, err error) error {
 	return fmt.Errorf("listening on BGP port %d: %w", port, errno)
 }
 
-// setListenPassword sets or, where password is empty, removes the key that
-// connections from a peer must be signed with.
+// setListenPassword sets the key that connections from a peer must be signed
+// with. An empty one removes it.
 func setListenPassword(l *net.TCPListener, peer netip.Addr, password string) error {
 	raw, err := l.SyscallConn()
 	if err != nil {
 		return err
 	}
-	err = control(raw, func(fd int) error { return setPassword(fd, peer, password) })
-	if password == "" && errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
+	return control(raw, func(fd int) error { return setPassword(fd, peer, password) })
 }
 
 // setPassword sets the TCP MD5 key for packets from and to a peer.
@@ -140,7 +139,7 @@ func setPassword(fd int, peer netip.Addr, password string) error {
 		copy(sig.Addr.Data[6:], address[:]) // after the port and the flow label
 	}
 	if err := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig); err != nil {
-		return fmt.Errorf("setting the TCP MD5 key for %s: %w", peer, err)
+		return &optionError{"setting the TCP MD5 key", err}
 	}
 	return nil
 }
@@ -152,16 +151,25 @@ func setTraffic(fd int, peer netip.Addr, external bool) error {
 		level, class, hops = unix.IPPROTO_IPV6, unix.IPV6_TCLASS, unix.IPV6_UNICAST_HOPS
 	}
 	if err := unix.SetsockoptInt(fd, level, class, classControl); err != nil {
-		return fmt.Errorf("setting the traffic class for %s: %w", peer, err)
+		return &optionError{"setting the traffic class", err}
 	}
 	if !external {
 		return nil
 	}
 	if err := unix.SetsockoptInt(fd, level, hops, 1); err != nil {
-		return fmt.Errorf("setting the TTL for %s: %w", peer, err)
+		return &optionError{"setting the TTL", err}
 	}
 	return nil
 }
+
+// optionError is a socket option that the kernel refused.
+type optionError struct {
+	doing string
+	err   error
+}
+
+func (e *optionError) Error() string { return e.doing + ": " + e.err.Error() }
+func (e *optionError) Unwrap() error { return e.err }
 
 // control runs f on a socket.
 func control(raw syscall.RawConn, f func(fd int) error) error {

@@ -18,8 +18,9 @@ import (
 
 const (
 	// settleTime passes between the withdrawal of everything and the end of
-	// the sessions. GoBGP sends from a queue of which it does not tell whether
-	// it is empty; 10,000 withdrawals take less than half of this.
+	// the sessions. GoBGP sends from a queue, does not tell whether it is
+	// empty, and drops what is left in it; a busy host with 10,000 routes needs
+	// a part of this time.
 	settleTime = 200 * time.Millisecond
 	// maxPassword is TCP_MD5SIG_MAXKEYLEN of include/uapi/linux/tcp.h.
 	maxPassword = 80
@@ -158,9 +159,11 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 			present.rename(p.Name, log)
 			continue
 		}
-		if err := s.setListenPassword(p); err != nil {
-			errs = append(errs, fmt.Errorf("adding BGP peer %s: %w", p.Name, err))
-			continue
+		if p.Password != "" {
+			if err := s.setListenPassword(p.Address, p.Password); err != nil {
+				errs = append(errs, fmt.Errorf("adding BGP peer %s: %w", p.Name, err))
+				continue
+			}
 		}
 		session := newSession(s.server, log, s.changed, p, p.AS != s.options.AS)
 		s.sessionsMu.Lock()
@@ -180,6 +183,9 @@ func validatePeers(peers []Peer) error {
 		}
 		if !p.Address.IsValid() || p.Address.Is4In6() || p.Address.IsUnspecified() || p.Address.IsMulticast() {
 			fault("%s is no address of a peer", p.Address)
+		}
+		if p.Address.IsLinkLocalUnicast() && p.Address.Is6() && p.Address.Zone() == "" {
+			fault("%s is link-local and needs its interface, as in %s%%eth0", p.Address, p.Address)
 		}
 		if other, ok := seen[p.Address]; ok {
 			fault("peer %s has the same address %s", other, p.Address)
@@ -221,17 +227,21 @@ func (s *Speaker) stopSessions(cause error, which func(*session) bool) {
 		s.sessionsMu.Lock()
 		delete(s.sessions, session.peer.Address)
 		s.sessionsMu.Unlock()
-		_ = s.setListenPassword(Peer{Address: session.peer.Address}) // the socket may be closed
+		if session.peer.Password != "" {
+			// Where it fails the key stays, and signs what comes from a peer
+			// that is not one any more, or is closed with the socket.
+			_ = s.setListenPassword(session.peer.Address, "")
+		}
 	}
 }
 
-// setListenPassword sets the key for a peer's own calls.
-func (s *Speaker) setListenPassword(p Peer) error {
+// setListenPassword sets the key for a peer's own calls, or removes it.
+func (s *Speaker) setListenPassword(peer netip.Addr, password string) error {
 	for _, l := range s.listeners {
-		if l.Addr().(*net.TCPAddr).AddrPort().Addr().Is4() != p.Address.Is4() {
+		if l.Addr().(*net.TCPAddr).AddrPort().Addr().Is4() != peer.Is4() {
 			continue
 		}
-		if err := setListenPassword(l, p.Address, p.Password); err != nil {
+		if err := setListenPassword(l, peer, password); err != nil {
 			return err
 		}
 	}
