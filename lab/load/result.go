@@ -123,7 +123,7 @@ func (r Result) BrokenBetween(from, to time.Time) int {
 	n := 0
 	for _, k := range r.Kinds {
 		for i, b := range k.Timeline.Broken {
-			if at := r.at(k.Timeline.First + i); !at.Add(Step).Before(from) && at.Before(to) {
+			if at := r.at(k.Timeline.First + i); at.Add(Step).After(from) && at.Before(to) {
 				n += b
 			}
 		}
