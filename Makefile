@@ -8,8 +8,8 @@ LINT_VERSION := v2.15.0
 
 # Tests that touch the kernel run inside one that has IPVS: this machine's own
 # or, where that has none, a User-Mode Linux kernel that bin/lab boots.
-KERNEL_TESTS := ./l4/... ./tunnel/... ./daemon/... ./lab
-OTHER_TESTS   = $(shell $(GO) list ./... | grep -v -E '^lb4d/(l4|tunnel|daemon|lab)$$')
+KERNEL_TESTS := ./l4/... ./tunnel/... ./lab ./cmd/lb4d
+OTHER_TESTS   = $(shell $(GO) list ./... | grep -v -E '^lb4d/(l4|tunnel|lab|cmd/lb4d)$$')
 
 .PHONY: all build lab test unit kernel-test lint bench install clean
 
