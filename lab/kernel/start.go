@@ -132,8 +132,13 @@ func (m *Machine) userMode(mebibytes int) (path string, args, env []string, err 
 func (m *Machine) spawn() error {
 	started := make(chan error)
 	go func() {
+		// Never unlocked: the thread, bound to a processor, dies with the machine.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		if m.kind == UserMode {
+			if lock := reserveProcessor(); lock != nil {
+				defer lock.Close()
+			}
+		}
 		err := m.cmd.Start()
 		started <- err
 		if err == nil {
