@@ -95,6 +95,8 @@ func watchRoutes(w *wiring, t *Topology) (*routeWatch, error) {
 	vips := t.vipSet()
 	rw := &routeWatch{now: make(map[string]Routes), wake: make(chan struct{}), stop: make(chan struct{})}
 	for _, h := range t.ByRole(RoleRouter) {
+		// A router without routes is one that a condition must look at.
+		rw.now[h.Name] = Routes{}
 		p := w.places[h.Name]
 		ns := netns.NsHandle(p.netns.Fd())
 		updates := make(chan netlink.RouteUpdate, 1024)
