@@ -9,6 +9,14 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
+// family is the address family of the route.
+func (r Route) family() bgp.Family {
+	if r.Prefix.Addr().Is6() {
+		return bgp.RF_IPv6_UC
+	}
+	return bgp.RF_IPv4_UC
+}
+
 // path is the announcement with GoBGP's types. GoBGP adds what depends on the
 // session: AS_PATH, and LOCAL_PREF 100 on internal ones.
 func (a announcement) path() (*apiutil.Path, error) {
@@ -17,9 +25,8 @@ func (a announcement) path() (*apiutil.Path, error) {
 		return nil, fmt.Errorf("encoding BGP route %s: %w", a.Prefix, err)
 	}
 	attrs := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(bgp.BGP_ORIGIN_ATTR_TYPE_IGP)}
-	family := bgp.RF_IPv4_UC
-	if a.Prefix.Addr().Is6() {
-		family = bgp.RF_IPv6_UC
+	family := a.family()
+	if family == bgp.RF_IPv6_UC {
 		reach, err := bgp.NewPathAttributeMpReachNLRI(family, []bgp.PathNLRI{{NLRI: nlri}}, a.nextHop)
 		if err != nil {
 			return nil, fmt.Errorf("encoding BGP route %s: %w", a.Prefix, err)

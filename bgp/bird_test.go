@@ -94,10 +94,10 @@ protocol device { }
 	ns, err := netns.GetFromPid(cmd.Process.Pid)
 	must(err)
 	defer ns.Close()
-	theirs, err := netlink.NewHandleAt(ns)
+	theirs, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	must(err)
 	defer theirs.Close()
-	ours, err := netlink.NewHandle()
+	ours, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	must(err)
 	defer ours.Close()
 	for _, end := range []struct {
@@ -297,8 +297,8 @@ func TestBirdOnePeer(t *testing.T) {
 		{"over4", birdOver4, overIPv4(65000)},
 		{"over6", birdOver6, overIPv6(65000)},
 		{
-			"onlink", "protocol bgp onlink from host { local fe80::fe as 65000; neighbor fe80::84 % 'downlink' as 65000; }\n",
-			Peer{Name: "onlink", Address: netip.MustParseAddr("fe80::fe%uplink"), AS: 65000},
+			"scoped", "protocol bgp scoped from host { neighbor fe80::84 % 'downlink' as 65000; source address fe80::fe; }\n",
+			Peer{Name: "scoped", Address: netip.MustParseAddr("fe80::fe%uplink"), AS: 65000},
 		},
 	} {
 		t.Run(test.protocol, func(t *testing.T) {

@@ -69,6 +69,10 @@ type connection struct {
 	families  []bgp.Family
 	cause     string
 	unbounded bool // GoBGP has set no deadline for writes
+	// awaited withdrawals are still to be sent until told is closed. It is nil
+	// where nobody waits.
+	awaited int
+	told    chan struct{}
 }
 
 func newConnection(tcp *net.TCPConn, wantAS uint32, sendHold time.Duration) *connection {
@@ -155,33 +159,9 @@ func (c *connection) next() error {
 // heardOpen notes what an OPEN says of the peer. Whether it is acceptable is
 // for GoBGP to say.
 func (c *connection) heardOpen(message []byte) {
-	m, err := bgp.ParseBGPMessage(message)
-	if err != nil {
-		return
-	}
-	open, ok := m.Body.(*bgp.BGPOpen)
+	as, families, ok := parseOpen(message)
 	if !ok {
 		return
-	}
-	as := uint32(open.MyAS)
-	var families []bgp.Family
-	for _, parameter := range open.OptParams {
-		capabilities, ok := parameter.(*bgp.OptionParameterCapability)
-		if !ok {
-			continue
-		}
-		for _, capability := range capabilities.Capability {
-			switch v := capability.(type) {
-			case *bgp.CapMultiProtocol:
-				families = append(families, v.CapValue)
-			case *bgp.CapFourOctetASNumber:
-				as = v.CapValue
-			}
-		}
-	}
-	if families == nil {
-		// A speaker without RFC 4760 speaks IPv4 unicast and nothing else.
-		families = []bgp.Family{bgp.RF_IPv4_UC}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,6 +192,9 @@ func (c *connection) Write(b []byte) (int, error) {
 		}
 	}
 	n, err := c.TCPConn.Write(b)
+	if err == nil && len(b) >= headerLength && b[18] == bgp.BGP_MSG_UPDATE {
+		c.countWithdrawals(b[headerLength:])
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.end(fmt.Sprintf("peer read nothing for %s", c.sendHold))
 	} else if err != nil {
@@ -271,6 +254,33 @@ func (c *connection) progress() (state string, families []bgp.Family) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state, c.families
+}
+
+// awaitWithdrawals returns a channel that is closed when n withdrawals have
+// been sent from now on. It is for one caller.
+func (c *connection) awaitWithdrawals(n int) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	told := make(chan struct{})
+	if n == 0 {
+		close(told)
+		return told
+	}
+	c.awaited, c.told = n, told
+	return told
+}
+
+// countWithdrawals counts those in the body of an UPDATE that was sent.
+func (c *connection) countWithdrawals(body []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told == nil {
+		return
+	}
+	if c.awaited -= withdrawals(body); c.awaited <= 0 {
+		close(c.told)
+		c.told = nil
+	}
 }
 
 // end notes why the session ends. The first reason counts: those after it are

@@ -267,6 +267,52 @@ func TestConnectionReason(t *testing.T) {
 	}
 }
 
+func TestWithdrawals(t *testing.T) {
+	v4, v6 := []bgp.PathNLRI{}, []bgp.PathNLRI{}
+	for i, p := range []string{"198.51.100.1/32", "198.51.100.0/24", "0.0.0.0/0", "2001:db8::1/128", "2001:db8::/33"} {
+		nlri, err := bgp.NewIPAddrPrefix(netip.MustParsePrefix(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i < 3 {
+			v4 = append(v4, bgp.PathNLRI{NLRI: nlri})
+		} else {
+			v6 = append(v6, bgp.PathNLRI{NLRI: nlri})
+		}
+	}
+	long := []bgp.PathNLRI{}
+	for range 40 { // an attribute of more than 255 bytes
+		long = append(long, v6...)
+	}
+	unreach := func(nlri []bgp.PathNLRI) *bgp.BGPMessage {
+		a, err := bgp.NewPathAttributeMpUnreachNLRI(bgp.RF_IPv6_UC, nlri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bgp.NewBGPUpdateMessage(nil, []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(0), a}, nil)
+	}
+	for _, test := range []struct {
+		name string
+		m    *bgp.BGPMessage
+		want int
+	}{
+		{"IPv4", bgp.NewBGPUpdateMessage(v4, nil, nil), 3},
+		{"IPv6", unreach(v6), 2},
+		{"many of IPv6", unreach(long), 80},
+		{"an announcement", bgp.NewBGPUpdateMessage(nil, []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(0)}, v4), 0},
+		{"end of RIB, IPv4", bgp.NewEndOfRib(bgp.RF_IPv4_UC), 0},
+		{"end of RIB, IPv6", bgp.NewEndOfRib(bgp.RF_IPv6_UC), 0},
+	} {
+		body := serialize(t, test.m)[headerLength:]
+		if got := withdrawals(body); got != test.want {
+			t.Errorf("%s: counted %d, want %d", test.name, got, test.want)
+		}
+		for cut := range body {
+			withdrawals(body[:cut]) // must not panic
+		}
+	}
+}
+
 // A peer cannot make the reader fail or wait for more than it announced.
 func FuzzConnection(f *testing.F) {
 	f.Add([]byte{})

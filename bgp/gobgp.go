@@ -33,11 +33,7 @@ func startGoBGP(ctx context.Context, o Options, log *slog.Logger) (*gobgp, error
 		Asn:        o.AS,
 		RouterId:   o.RouterID.String(),
 		ListenPort: -1, // 0 would mean 179
-		// Left out, it would be all families, whose empty tables take 10 MB.
-		Families: []uint32{
-			uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV4_UNICAST]),
-			uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV6_UNICAST]),
-		},
+		Families:   tables,
 	}})
 	if err == nil {
 		err = g.setPolicies(ctx)
@@ -123,12 +119,17 @@ func (g *gobgp) setPolicies(ctx context.Context) error {
 	}})
 }
 
-// The two address families of every session, for GoBGP's API and for its
-// tables.
+// The two address families of every session, as GoBGP's API, its packets and
+// its start name them.
 var (
 	ipv4Unicast = &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
 	ipv6Unicast = &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
 	families    = []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC}
+	// tables, left out, would be all families, whose empty tables take 10 MB.
+	tables = []uint32{
+		uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV4_UNICAST]),
+		uint32(oc.AfiSafiTypeToIntMap[oc.AFI_SAFI_TYPE_IPV6_UNICAST]),
+	}
 )
 
 // quiet hands GoBGP's records on as debug records. What an operator needs to

@@ -2,8 +2,10 @@ package bgp
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -21,6 +23,11 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Getenv(isolated) == "" {
+		// A kernel with IPv6 as a module loads it for the first socket.
+		if conn, err := net.ListenPacket("udp6", "[::1]:0"); err == nil {
+			conn.Close()
+		}
+		runtime.LockOSThread() // the child dies with the thread that made it
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), isolated+"=1")
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

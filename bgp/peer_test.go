@@ -19,7 +19,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // eventually waits until what is so, and fails the test with what it says
 // otherwise.
@@ -93,7 +93,7 @@ func startRemoteAt(t *testing.T, address string, port int, o remoteOptions) *rem
 		routerID = "198.51.100.99"
 	}
 	if err := r.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
-		Asn: o.as, RouterId: routerID, ListenPort: int32(port), ListenAddresses: []string{address},
+		Asn: o.as, RouterId: routerID, ListenPort: int32(port), ListenAddresses: []string{address}, Families: tables,
 	}}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ type session struct {
 	outage   time.Time // since when the session is not up
 	last     string    // why it is not
 	families []bgp.Family
+	current  *connection // while one lasts
 }
 
 // errShutdown is why a session is stopped when the whole speaker is: the peer
@@ -170,6 +172,8 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 	}
 	c := newConnection(tcp, s.peer.AS, hold)
 	defer c.Close()
+	s.setCurrent(c)
+	defer s.setCurrent(nil)
 	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.neighbor(hold)}); err != nil {
 		s.down(slog.LevelWarn, fmt.Sprintf("adding the peer to GoBGP: %v", err))
 		return false
@@ -318,6 +322,29 @@ func (s *session) set(state string) {
 	if s.state != state {
 		s.state, s.since = state, time.Now()
 	}
+}
+
+func (s *session) setCurrent(c *connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = c
+}
+
+// withdrawals tells, by closing the channel, when the peer has been sent a
+// withdrawal for each of the routes that it has. Nil where there is no session.
+func (s *session) withdrawals(routes []announcement) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != stateEstablished || s.current == nil {
+		return nil
+	}
+	n := 0
+	for _, r := range routes {
+		if slices.Contains(s.families, r.family()) {
+			n++
+		}
+	}
+	return s.current.awaitWithdrawals(n)
 }
 
 // rename changes what status and log call the peer from now on.

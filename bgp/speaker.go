@@ -17,11 +17,10 @@ import (
 )
 
 const (
-	// settleTime passes between the withdrawal of everything and the end of
-	// the sessions. GoBGP sends from a queue, does not tell whether it is
-	// empty, and drops what is left in it; a busy host with 10,000 routes needs
-	// a part of this time.
-	settleTime = 200 * time.Millisecond
+	// settleTimeout bounds the wait for the last withdrawals to be sent. With
+	// a handful of routes that takes a millisecond or two; with 10,000, or
+	// peers that do not read, there has to be an end.
+	settleTimeout = 2 * time.Second
 	// maxPassword is TCP_MD5SIG_MAXKEYLEN of include/uapi/linux/tcp.h.
 	maxPassword = 80
 )
@@ -290,11 +289,12 @@ func (s *Speaker) count(f bgp.Family) int {
 	return int(table.GetNumDestination())
 }
 
-// Close withdraws every route, gives the withdrawals a moment to reach the
-// peers, says goodbye to them (Cease, administrative shutdown) and stops. A
-// peer that reads nothing delays it by a second or two, and by no more than the
-// context allows: then what still stands ends with the process, and the error
-// says so. The speaker cannot be used afterwards; closing it again does nothing.
+// Close withdraws every route, waits until the withdrawals have been sent,
+// says goodbye to the peers (Cease, administrative shutdown) and stops. That
+// takes some milliseconds. A peer that reads nothing delays it by about three
+// seconds, and by no more than the context allows: then what still stands ends
+// with the process, and the error says so. The speaker cannot be used
+// afterwards; closing it again does nothing.
 func (s *Speaker) Close(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,21 +320,33 @@ func (s *Speaker) Close(ctx context.Context) error {
 	}
 }
 
-// withdrawAll withdraws every route, and waits where somebody is there to hear
-// of it.
+// withdrawAll withdraws every route, and waits until the peers have been told.
+// GoBGP sends from a queue and drops what is left in it when a session ends,
+// without saying so; so what went out is counted on the wire.
 func (s *Speaker) withdrawAll(ctx context.Context) {
 	have, err := s.listed()
 	if err != nil || len(have) == 0 {
 		return
 	}
+	s.sessionsMu.RLock()
+	var told []<-chan struct{}
+	for _, session := range s.sessions {
+		if c := session.withdrawals(have); c != nil {
+			told = append(told, c)
+		}
+	}
+	s.sessionsMu.RUnlock()
 	if err := s.withdraw(have); err != nil {
 		s.log.Error("bgp routes not withdrawn", "error", err)
 		return
 	}
-	if slices.ContainsFunc(s.Peers(), func(p PeerStatus) bool { return p.State == stateEstablished }) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for _, c := range told {
 		select {
-		case <-time.After(settleTime):
+		case <-c:
 		case <-ctx.Done():
+			return
 		}
 	}
 }
