@@ -49,7 +49,10 @@ func (c SysctlChange) String() string {
 //     whose firewall drops the answer, and costs the LB7 two packets and a
 //     reassembly for each full one. Better than either is an underlay that
 //     carries 20 bytes more (40 for IPv6), or a smaller advmss at the LB7, so
-//     that such packets never come. So it is the operator's to choose.
+//     that such packets never come. So it is the operator's to choose. Where the
+//     underlay gets narrower behind a router, IPVS learns of it for IPv4 tunnels
+//     alone (ip_vs_core.c, ip_vs_in_icmp has no counterpart for IPv6): an ip6ip6
+//     tunnel then needs that advmss, or a route to the LB7 that has its mtu.
 //   - net.ipv4.vs.run_estimation: it feeds ipvsadm --rate and costs little.
 //   - net.ipv4.vs.expire_quiescent_template: it is about persistence, which
 //     services here do not have.
