@@ -7,8 +7,10 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -138,13 +140,16 @@ type Check struct {
 
 // Service is a set of VIPs and ports in front of one pool.
 type Service struct {
-	Name      string
-	VIPs      []netip.Addr
-	Ports     []Port
-	Pool      string // the name of a Pool that exists
-	Quorum    Quorum
-	Scheduler string   // as ipvsadm -s names it: mh, wrr, ...
-	Flags     []string // mh-port, mh-fallback, ...
+	Name   string
+	VIPs   []netip.Addr
+	Ports  []Port
+	Pool   string // the name of a Pool that exists
+	Quorum Quorum
+	// QuorumRestore is how many members must be up before a service that has
+	// ceased to forward does so again; never less than Quorum.
+	QuorumRestore Quorum
+	Scheduler     string   // as ipvsadm -s names it: mh, wrr, ...
+	Flags         []string // mh-port, mh-fallback, ...
 }
 
 // Port is a transport port such as 80/tcp.
@@ -167,4 +172,12 @@ func (q Quorum) Of(n int) int {
 		return max(1, (n*q.Percent+99)/100)
 	}
 	return max(1, q.Members)
+}
+
+// String is the quorum as it is written in the file: 2 or "50%".
+func (q Quorum) String() string {
+	if q.Percent > 0 {
+		return fmt.Sprintf(`"%d%%"`, q.Percent)
+	}
+	return strconv.Itoa(q.Members)
 }

@@ -53,13 +53,14 @@ func TestMinimal(t *testing.T) {
 			},
 		}},
 		Services: []Service{{
-			Name:      "www",
-			VIPs:      []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")},
-			Ports:     []Port{{80, "tcp"}},
-			Pool:      "lb7",
-			Quorum:    Quorum{Members: 1},
-			Scheduler: "mh",
-			Flags:     []string{"mh-port", "mh-fallback"},
+			Name:          "www",
+			VIPs:          []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")},
+			Ports:         []Port{{80, "tcp"}},
+			Pool:          "lb7",
+			Quorum:        Quorum{Members: 1},
+			QuorumRestore: Quorum{Members: 1},
+			Scheduler:     "mh",
+			Flags:         []string{"mh-port", "mh-fallback"},
 		}},
 	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
@@ -121,6 +122,7 @@ vips = ["198.51.100.9"]
 ports = ["443/tcp", "443/udp"]
 pool = "lb7.eu"
 quorum = "50%"
+quorum_restore = 2
 scheduler = "sh"
 flags = ["sh-port"]
 
@@ -178,15 +180,15 @@ flags = []
 		Services: []Service{
 			{
 				Name: "x", VIPs: []netip.Addr{netip.MustParseAddr("2001:db8:1::1")}, Ports: []Port{{81, "tcp"}},
-				Pool: "six", Quorum: Quorum{Members: 1}, Scheduler: "mh",
+				Pool: "six", Quorum: Quorum{Members: 1}, QuorumRestore: Quorum{Members: 1}, Scheduler: "mh",
 			},
 			{
 				Name: "y", VIPs: []netip.Addr{netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("2001:db8:1::2")},
-				Ports: []Port{{80, "tcp"}}, Pool: "six", Quorum: Quorum{Members: 1}, Scheduler: "wrr",
+				Ports: []Port{{80, "tcp"}}, Pool: "six", Quorum: Quorum{Members: 1}, QuorumRestore: Quorum{Members: 1}, Scheduler: "wrr",
 			},
 			{
 				Name: "z", VIPs: []netip.Addr{netip.MustParseAddr("198.51.100.9")}, Ports: []Port{{443, "tcp"}, {443, "udp"}},
-				Pool: "lb7.eu", Quorum: Quorum{Percent: 50}, Scheduler: "sh", Flags: []string{"sh-port"},
+				Pool: "lb7.eu", Quorum: Quorum{Percent: 50}, QuorumRestore: Quorum{Members: 2}, Scheduler: "sh", Flags: []string{"sh-port"},
 			},
 		},
 		HTTP: HTTP{Listen: "[::1]:9404"},
@@ -206,6 +208,10 @@ func TestAccepted(t *testing.T) {
 			"vips = [\"198.51.100.1\"]\nports = [\"80/udp\"]\npool = \"lb7\""},
 		{"a quorum of all members", "quorum = 1", "quorum = 2"},
 		{"a quorum of all members in percent", "quorum = 1", `quorum = "100%"`},
+		{"a quorum_restore of all members", "quorum = 1", "quorum = 1\nquorum_restore = 2"},
+		{"a quorum_restore equal to the quorum", "quorum = 1", "quorum = \"60%\"\nquorum_restore = \"60%\""},
+		{"a quorum_restore that means the same number", "quorum = 1", "quorum = 2\nquorum_restore = \"51%\""},
+		{"a quorum_restore alone", "quorum = 1", `quorum_restore = "100%"`},
 		{"tcp = false beside http", `http = "/healthcheck"`, "http = \"/healthcheck\"\ntcp = false"},
 		{"a member on this host", "192.0.2.139", "127.0.0.1"},
 		{"a timeout as long as the interval", `timeout = "500ms"`, `timeout = "1s"`},

@@ -168,12 +168,13 @@ func (r *rawCheck) fields() []field {
 // rawService is [service.NAME].
 type rawService struct {
 	table
-	vips      texts
-	ports     texts
-	pool      text
-	quorum    share
-	scheduler text
-	flags     texts
+	vips          texts
+	ports         texts
+	pool          text
+	quorum        share
+	quorumRestore share
+	scheduler     text
+	flags         texts
 }
 
 func (r *rawService) fields() []field {
@@ -182,6 +183,7 @@ func (r *rawService) fields() []field {
 		{"ports", &r.ports, `["80/tcp", "443/udp"]`},
 		{"pool", &r.pool, `"lb7"`},
 		{"quorum", &r.quorum, `1 or "50%"`},
+		{"quorum_restore", &r.quorumRestore, `2 or "75%"`},
 		{"scheduler", &r.scheduler, `"mh"`},
 		{"flags", &r.flags, `["mh-port", "mh-fallback"]`},
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -79,7 +78,7 @@ func (c *checker) services(file *rawFile, pools checkedPools) []Service {
 func (s *serviceChecker) service(r *rawService) Service {
 	svc := Service{Name: r.name, Pool: s.pool(r)}
 	svc.Scheduler, svc.Flags = s.scheduler(r)
-	svc.Quorum = s.quorum(r.quorum, s.pools[svc.Pool])
+	svc.Quorum, svc.QuorumRestore = s.quorums(r, s.pools[svc.Pool])
 	svc.Ports = s.ports(r)
 	svc.VIPs = s.claims(r, svc)
 	return svc
@@ -145,30 +144,6 @@ func (s *serviceChecker) scheduler(r *rawService) (string, []string) {
 		}
 	}
 	return name, flags
-}
-
-// quorum reads 2 or "50%". The pool is nil where the service has none.
-func (s *serviceChecker) quorum(t share, pool *checkedPool) Quorum {
-	switch {
-	case t.number.ok:
-		n := t.number.value
-		switch {
-		case n < 1:
-			s.fault(t.number.place, `%d is less than 1; write how many members must be up, such as 1 or "50%%"`, n)
-		case pool != nil && pool.size > 0 && n > int64(pool.size):
-			s.fault(t.number.place, "%d can never be up, because pool %s has %d; write at most %d", n, pool.Name, pool.size, pool.size)
-		}
-		return Quorum{Members: int(min(n, maxMembers))}
-	case t.text.ok:
-		digits, found := strings.CutSuffix(t.text.value, "%")
-		n, err := strconv.ParseUint(digits, 10, 8)
-		if !found || err != nil || n < 1 || n > 100 {
-			s.fault(t.text.place, `%s is not a quorum; write a number of members, such as 1, or a percentage from "1%%" to "100%%"`, quote(t.text.value))
-			break
-		}
-		return Quorum{Percent: int(n)}
-	}
-	return Quorum{Members: defaultQuorum}
 }
 
 // ports reads the list of a service's ports.
