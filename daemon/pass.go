@@ -39,6 +39,25 @@ func (d *Daemon) pass() (again time.Time) {
 
 	announced, err := d.announcedVIPs()
 	note(err)
+	configured := vipsOf(d.cfg)
+	obs := plan.Observations{
+		Now:           begin,
+		Health:        d.health.Statuses(),
+		Maintenance:   d.maintenance.State(),
+		Stopping:      d.stopping,
+		Announced:     announced,
+		Owned:         d.memory.owned,
+		LastAnnounced: d.memory.lastAnnounced,
+		LeavingSince:  d.memory.leavingSince,
+	}
+	decision := plan.Decide(d.cfg, obs)
+	waiting := !d.settled && decision.Waiting > 0
+	if !waiting {
+		// Which routes must go depends on no table, so they go before the
+		// kernel is even asked.
+		note(d.routes.Set(plan.Routes(only(decision.VIPs, announced), d.cfg.BGP.Communities)))
+	}
+
 	listed, err := d.table.List()
 	note(err)
 	if err != nil {
@@ -46,30 +65,18 @@ func (d *Daemon) pass() (again time.Time) {
 	} else {
 		d.unread = 0
 	}
-	configured := vipsOf(d.cfg)
-	obs := plan.Observations{
-		Now:           begin,
-		Health:        d.health.Statuses(),
-		Maintenance:   d.maintenance.State(),
-		Stopping:      d.stopping,
-		Listed:        listed,
-		Announced:     announced,
-		Owned:         d.memory.owned,
-		LastAnnounced: d.memory.lastAnnounced,
-		LeavingSince:  d.memory.leavingSince,
-	}
-	decision := plan.Decide(d.cfg, obs)
+	obs.Listed = listed
+	decision = plan.Decide(d.cfg, obs)
 	vips := decision.VIPs
 
 	switch {
-	case !d.settled && decision.Waiting > 0:
+	case waiting:
 		// Nothing may be touched yet. Each check answers or times out, so
 		// the wait is bounded.
 	case d.unread > 0:
 		vips = d.withoutTable(decision, announced, err)
 		note(d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)))
 	default:
-		note(d.routes.Set(plan.Routes(only(vips, announced), d.cfg.BGP.Communities)))
 		listed, vips = d.apply(decision, configured, listed, note)
 		note(d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)))
 		// The routes stand before the first session is up, so that the peers'
