@@ -27,6 +27,12 @@ type Observations struct {
 	Now         time.Time
 	Health      map[health.Target]health.Status
 	Maintenance maintenance.State
+	// Drains are the members that an operator wants drained on this host.
+	Drains map[MemberName]Drain
+	// Forwarding is what the decision before this one had as its Forwarding:
+	// whether a service has to reach its quorum_restore or only to keep its
+	// quorum. At a start it is nil, and the quorum counts.
+	Forwarding map[ServiceFamily]bool
 	// Stopping is when the daemon was asked to stop; zero: it was not.
 	Stopping time.Time
 	// Listed is the kernel's whole table, other tools' services included.
@@ -67,6 +73,10 @@ type Decision struct {
 	Services  []Service // in the order of the configuration
 	Members   []Member  // by pool, name, address
 	Leaving   []Leaver
+	// Forwarding is what the next decision wants to know of this one. A
+	// service that has never forwarded and whose members have not all
+	// answered yet is not in it.
+	Forwarding map[ServiceFamily]bool
 	// Next is when the decision changes by the mere passing of time; zero:
 	// never.
 	Next time.Time
@@ -102,8 +112,9 @@ type Service struct {
 	Forwarding bool
 	Reason     string
 	// Up, Quorum and Members are those of the address family that is worst
-	// off.
-	Up, Quorum, Members int
+	// off. Restore is how many must be up before a service that has ceased
+	// to forward does so again.
+	Up, Quorum, Restore, Members int
 
 	families []family
 }
@@ -112,6 +123,11 @@ type Service struct {
 type Member struct {
 	health.Target
 	Status health.Status
+	// State is what the member counts as: Status.State, or Draining where an
+	// operator has drained it and it is not down.
+	State health.State
+	// Drain is the operator's; nil: there is none.
+	Drain *Drain
 	// Weight is what its destinations should have now.
 	Weight           int
 	ConfiguredWeight int
@@ -191,7 +207,11 @@ func (p *planner) members() {
 		m := Member{
 			Target:           target,
 			Status:           p.obs.Health[target],
+			State:            p.state(target),
 			ConfiguredWeight: pool.Members[i].Weight,
+		}
+		if drain, ok := p.obs.Drains[MemberName{target.Pool, target.Member}]; ok {
+			m.Drain = &drain
 		}
 		switch m.Status.State {
 		case health.Up:
@@ -203,6 +223,13 @@ func (p *planner) members() {
 		case health.Unknown:
 			m.Reason = "unknown: no answer to the first check yet"
 			p.d.Waiting++
+		}
+		switch {
+		case m.Drain == nil:
+		case m.State == health.Down:
+			m.Reason += "; " + m.Drain.String()
+		default:
+			m.Weight, m.Reason = 0, "draining: "+m.Drain.String()
 		}
 		p.d.Members = append(p.d.Members, m)
 	}

@@ -91,7 +91,7 @@ func (p *planner) destinations(key l4.Key, pool config.Pool) []l4.Destination {
 	}
 	anyUp := slices.ContainsFunc(pool.Members, func(m config.Member) bool {
 		addr := memberAddr(m, key.VIP.Is6())
-		return addr.IsValid() && p.health(pool.Name, m.Name, addr).State == health.Up
+		return addr.IsValid() && p.state(health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}) == health.Up
 	})
 
 	var wanted []l4.Destination
@@ -116,8 +116,9 @@ func (p *planner) destinations(key l4.Key, pool config.Pool) []l4.Destination {
 // weight tells which weight a member's destination should have now, and
 // whether there should be one at all.
 func (p *planner) weight(pool config.Pool, m config.Member, addr netip.Addr, found l4.Destination, listed, anyUp bool) (weight int, keep bool) {
-	status := p.health(pool.Name, m.Name, addr)
-	switch status.State {
+	target := health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}
+	status := p.obs.Health[target]
+	switch p.state(target) {
 	case health.Up:
 		return m.Weight, true
 	case health.Draining:
