@@ -258,7 +258,9 @@ func (d *Daemon) loop(ctx context.Context) error {
 // stop begins the end: from now on each pass drains and withdraws.
 func (d *Daemon) stop() {
 	d.stopping = time.Now()
-	d.opts.Notify("STOPPING=1\nSTATUS=draining, then withdrawing all VIPs")
+	// The drain may last longer than the manager would wait by itself.
+	patience := d.cfg.BGP.DrainTime + 10*time.Second
+	d.opts.Notify(fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", patience.Microseconds()))
 	d.log.Info("stopping", "drain_time", d.cfg.BGP.DrainTime, "announced", len(d.memory.announced))
 }
 
