@@ -33,7 +33,7 @@ func pair(t *testing.T) (*connection, *net.TCPConn) {
 		t.Fatal(err)
 	}
 	c := newConnection(near.(*net.TCPConn), 65000, 200*time.Millisecond)
-	t.Cleanup(func() { c.Close(); far.Close() })
+	t.Cleanup(func() { _, _ = c.Close(), far.Close() })
 	return c, far.(*net.TCPConn)
 }
 
@@ -152,7 +152,10 @@ func TestConnectionDropsUpdates(t *testing.T) {
 		var sending sync.WaitGroup
 		sending.Go(func() {
 			for i := 0; i < len(test.sent); i += 7 {
-				far.Write(test.sent[i:min(i+7, len(test.sent))])
+				if _, err := far.Write(test.sent[i:min(i+7, len(test.sent))]); err != nil {
+					t.Error(err)
+					return
+				}
 			}
 		})
 		got, err := read(c)
@@ -178,7 +181,7 @@ func TestConnectionReadInterrupted(t *testing.T) {
 		if _, err := far.Write(update[:at]); err != nil {
 			t.Fatal(err)
 		}
-		c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		for {
 			if _, err := read(c); err != nil {
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -187,7 +190,7 @@ func TestConnectionReadInterrupted(t *testing.T) {
 				break
 			}
 		}
-		c.SetReadDeadline(time.Now().Add(patience))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		if _, err := far.Write(append(update[at:len(update):len(update)], open(t, 1)...)); err != nil {
 			t.Fatal(err)
 		}
@@ -214,36 +217,36 @@ func TestConnectionReason(t *testing.T) {
 		want string
 	}{
 		{"the peer says why", func(t *testing.T, c *connection, far *net.TCPConn) {
-			far.Write(serialize(t, bgp.NewBGPNotificationMessage(6, 2, nil)))
-			far.Close()
-			read(c)
-			read(c)
+			_, _ = far.Write(serialize(t, bgp.NewBGPNotificationMessage(6, 2, nil)))
+			_ = far.Close()
+			_, _ = read(c)
+			_, _ = read(c)
 		}, "peer closed: Cease/administrative shutdown"},
 		{"the peer does not", func(t *testing.T, c *connection, far *net.TCPConn) {
-			far.Write(open(t, 65000))
-			read(c)
-			far.Close()
-			read(c)
+			_, _ = far.Write(open(t, 65000))
+			_, _ = read(c)
+			_ = far.Close()
+			_, _ = read(c)
 		}, "peer closed the connection"},
 		{"in the middle of a message", func(t *testing.T, c *connection, far *net.TCPConn) {
-			far.Write(make([]byte, 10))
-			far.Close()
-			read(c)
+			_, _ = far.Write(make([]byte, 10))
+			_ = far.Close()
+			_, _ = read(c)
 		}, "peer closed the connection without an OPEN (does it have 127.0.0.1 as a neighbor?)"},
 		{"a reset", func(t *testing.T, c *connection, far *net.TCPConn) {
-			far.Write(open(t, 65000))
-			read(c)
-			far.SetLinger(0)
-			far.Close()
-			read(c)
+			_, _ = far.Write(open(t, 65000))
+			_, _ = read(c)
+			_ = far.SetLinger(0)
+			_ = far.Close()
+			_, _ = read(c)
 		}, "connection reset by peer"},
 		{"the wrong AS", func(t *testing.T, c *connection, far *net.TCPConn) {
-			far.Write(open(t, 65099))
-			read(c)
-			c.Write(serialize(t, bgp.NewBGPNotificationMessage(2, 2, nil)))
+			_, _ = far.Write(open(t, 65099))
+			_, _ = read(c)
+			_, _ = c.Write(serialize(t, bgp.NewBGPNotificationMessage(2, 2, nil)))
 		}, "closed by us: peer is in AS 65099, not in AS 65000"},
 		{"silence", func(t *testing.T, c *connection, far *net.TCPConn) {
-			c.Write(serialize(t, bgp.NewBGPNotificationMessage(4, 0, nil)))
+			_, _ = c.Write(serialize(t, bgp.NewBGPNotificationMessage(4, 0, nil)))
 		}, "hold timer expired: nothing heard from the peer"},
 		{"nothing is read", func(t *testing.T, c *connection, far *net.TCPConn) {
 			for {
@@ -257,9 +260,9 @@ func TestConnectionReason(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c, far := pair(t)
 			test.do(t, c, far)
-			c.Close()
+			_ = c.Close()
 			<-c.done
-			c.Read(make([]byte, 1)) // a closed connection has no reason of its own
+			_, _ = c.Read(make([]byte, 1)) // a closed connection has no reason of its own
 			if got := c.reason(); got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
@@ -326,10 +329,10 @@ func FuzzConnection(f *testing.F) {
 		c, far := pair(t)
 		c.state = stateEstablished
 		go func() {
-			far.Write(sent)
-			far.Close()
+			_, _ = far.Write(sent)
+			_ = far.Close()
 		}()
-		c.SetReadDeadline(time.Now().Add(patience))
+		_ = c.SetReadDeadline(time.Now().Add(patience))
 		got, err := io.ReadAll(struct{ io.Reader }{c})
 		if err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(isolated) == "" {
 		// A kernel with IPv6 as a module loads it for the first socket.
 		if conn, err := net.ListenPacket("udp6", "[::1]:0"); err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 		runtime.LockOSThread() // the child dies with the thread that made it
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)

@@ -20,9 +20,11 @@ const (
 	// redialInterval passes from one call to the next, give or take a
 	// quarter, so that hosts started together do not stay in step.
 	redialInterval = time.Second
-	// redialMaximum is what that grows to while the peer takes calls and then
-	// refuses the session: that is a fault of configuration, in its log too.
+	// redialMaximum is what that grows to while one side refuses the other, or
+	// ends a session before it has lasted for stableTime: something is wrong
+	// that waiting does not heal, and each attempt is lines in two logs.
 	redialMaximum = 5 * time.Second
+	stableTime    = 30 * time.Second
 	// openTimeout bounds how long a connection may take to become a session.
 	// RFC 4271 section 8.2.2 suggests 4 minutes; the peers are next door.
 	openTimeout = 10 * time.Second
@@ -102,22 +104,27 @@ func (s *session) run(ctx context.Context) {
 		if tcp == nil {
 			tcp, err = s.connect(ctx)
 		}
+		refused := false
 		switch {
 		case ctx.Err() != nil:
 			if tcp != nil {
-				tcp.Close()
+				_ = tcp.Close()
 			}
 			s.set(stateIdle)
 			return
 		case err != nil:
 			s.down(slog.LevelWarn, err.Error())
-			interval = redialInterval
-		case s.serve(ctx, tcp):
-			interval = min(interval*2, redialMaximum)
 		default:
-			begun, interval = time.Now(), redialInterval
+			refused = s.serve(ctx, tcp)
+			begun = time.Now()
+		}
+		if !refused {
+			interval = redialInterval
 		}
 		pause := time.Duration((0.75 + rand.Float64()/2) * float64(interval))
+		if refused {
+			interval = min(interval*2, redialMaximum)
+		}
 		tcp = s.wait(ctx, pause-time.Since(begun))
 	}
 }
@@ -141,7 +148,7 @@ func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
 	case tcp := <-s.accepted:
 		cancel()
 		if r := <-called; r.tcp != nil {
-			r.tcp.Close()
+			_ = r.tcp.Close()
 		}
 		return tcp, nil
 	}
@@ -161,7 +168,8 @@ func (s *session) wait(ctx context.Context, d time.Duration) *net.TCPConn {
 }
 
 // serve has GoBGP speak over one connection until that ends or the session is
-// stopped. It reports whether one side refused the other after its OPEN.
+// stopped. It reports whether one side refused the other, be it after the OPEN
+// or after a short session.
 //
 // GoBGP knows the peer for only as long. So its own timers, which hold a peer
 // back for 5 s after each failure, never come into play.
@@ -171,26 +179,26 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 		hold = defaultHoldTime
 	}
 	c := newConnection(tcp, s.peer.AS, hold)
-	defer c.Close()
 	s.setCurrent(c)
 	defer s.setCurrent(nil)
 	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.neighbor(hold)}); err != nil {
+		_ = c.Close()
 		s.down(slog.LevelWarn, fmt.Sprintf("adding the peer to GoBGP: %v", err))
 		return false
 	}
 	opening := time.NewTimer(openTimeout)
 	defer opening.Stop()
 	defer s.release(c)
-	if err := s.hand(ctx, c); err != nil {
+	if err := s.hand(c); err != nil {
 		s.down(slog.LevelWarn, err.Error())
 		return false
 	}
-	established := false
+	var established time.Time
 	progress := func() {
 		state, families := c.progress()
 		switch {
-		case state == stateEstablished && !established:
-			established = true
+		case state == stateEstablished && established.IsZero():
+			established = time.Now()
 			opening.Stop()
 			s.up(families)
 		case state == stateOpenSent, state == stateOpenConfirm:
@@ -204,12 +212,12 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 		case <-c.done:
 			progress() // a session may be over before it was looked at
 			s.down(slog.LevelWarn, c.reason())
-			return !established && c.opened()
+			return c.opened() && (established.IsZero() || time.Since(established) < stableTime)
 		case <-opening.C:
 			c.end(fmt.Sprintf("peer did not complete the session within %s", openTimeout))
-			c.Close()
+			_ = c.Close()
 		case <-ctx.Done():
-			if context.Cause(ctx) == errShutdown && established {
+			if context.Cause(ctx) == errShutdown && !established.IsZero() {
 				// It is sent by another goroutine; where it fails, release
 				// says goodbye in its own words.
 				_ = s.server.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{
@@ -217,7 +225,9 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 				await(c.done, closeTimeout)
 			}
 			s.release(c)
-			s.down(slog.LevelInfo, c.reason())
+			if !established.IsZero() {
+				s.down(slog.LevelInfo, c.reason())
+			}
 			return false
 		}
 	}
@@ -245,11 +255,11 @@ func (s *session) neighbor(hold time.Duration) *api.Peer {
 // hand gives GoBGP the connection. A peer that was just added is idle for some
 // microseconds, and would have the connection closed; so wait until it is
 // active, which takes one look or two.
-func (s *session) hand(ctx context.Context, c *connection) error {
+func (s *session) hand(c *connection) error {
 	deadline := time.Now().Add(closeTimeout)
 	for {
 		ready := false
-		if err := s.server.ListPeer(ctx, &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
+		if err := s.server.ListPeer(context.Background(), &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
 			ready = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ACTIVE
 		}); err != nil {
 			return fmt.Errorf("asking GoBGP about the peer: %w", err)
@@ -277,7 +287,7 @@ func (s *session) release(c *connection) {
 	// That the peer is not known is the only error, and what is wanted.
 	_ = s.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: s.peer.Address.String()})
 	await(c.done, closeTimeout)
-	c.Close()
+	_ = c.Close()
 }
 
 // up notes that the session is established.

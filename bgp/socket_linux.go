@@ -26,10 +26,6 @@ const (
 // dial calls a peer. The TTL of an external session is 1 from the first packet
 // on, so that it cannot leave the connected network.
 func dial(ctx context.Context, p Peer, external bool) (*net.TCPConn, error) {
-	network := "tcp4"
-	if p.Address.Is6() {
-		network = "tcp6"
-	}
 	port := p.Port
 	if port == 0 {
 		port = defaultPort
@@ -51,7 +47,7 @@ func dial(ctx context.Context, p Peer, external bool) (*net.TCPConn, error) {
 	}
 	// The MD5 option is unknown to MPTCP sockets.
 	d.SetMultipathTCP(false)
-	conn, err := d.DialContext(ctx, network, netip.AddrPortFrom(p.Address, uint16(port)).String())
+	conn, err := d.DialContext(ctx, network(p.Address), netip.AddrPortFrom(p.Address, uint16(port)).String())
 	if err != nil {
 		return nil, dialError(err, p.Password != "")
 	}
@@ -81,19 +77,25 @@ func dialError(err error, password bool) error {
 // without IPv6 has one socket.
 func listen(port int) ([]*net.TCPListener, error) {
 	var listeners []*net.TCPListener
-	for _, network := range []string{"tcp4", "tcp6"} {
-		config := net.ListenConfig{KeepAlive: -1}
+	for _, local := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		config := net.ListenConfig{
+			KeepAlive: -1,
+			Control: func(_, _ string, raw syscall.RawConn) error {
+				// What it accepts inherits the class. The TTL GoBGP sets later.
+				return control(raw, func(fd int) error { return setTraffic(fd, local, false) })
+			},
+		}
 		config.SetMultipathTCP(false)
-		l, err := config.Listen(context.Background(), network, fmt.Sprintf(":%d", port))
+		l, err := config.Listen(context.Background(), network(local), fmt.Sprintf(":%d", port))
 		if err == nil {
 			listeners = append(listeners, l.(*net.TCPListener))
 			continue
 		}
-		if network == "tcp6" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+		if local.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			continue
 		}
 		for _, l := range listeners {
-			l.Close()
+			_ = l.Close()
 		}
 		return nil, listenError(port, err)
 	}
@@ -170,6 +172,14 @@ type optionError struct {
 
 func (e *optionError) Error() string { return e.doing + ": " + e.err.Error() }
 func (e *optionError) Unwrap() error { return e.err }
+
+// network is package net's name for TCP over an address's family alone.
+func network(a netip.Addr) string {
+	if a.Is4() {
+		return "tcp4"
+	}
+	return "tcp6"
+}
 
 // control runs f on a socket.
 func control(raw syscall.RawConn, f func(fd int) error) error {

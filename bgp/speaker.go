@@ -110,13 +110,13 @@ func (s *Speaker) accept(l *net.TCPListener) {
 		s.sessionsMu.RUnlock()
 		if session == nil {
 			s.log.Debug("bgp connection refused", "address", remote, "reason", "no such peer")
-			tcp.Close()
+			_ = tcp.Close()
 			continue
 		}
 		select {
 		case session.accepted <- tcp:
 		default:
-			tcp.Close()
+			_ = tcp.Close()
 		}
 	}
 }
@@ -353,6 +353,6 @@ func (s *Speaker) withdrawAll(ctx context.Context) {
 
 func (s *Speaker) closeListeners() {
 	for _, l := range s.listeners {
-		l.Close()
+		_ = l.Close()
 	}
 }
