@@ -243,6 +243,7 @@ func (g *Generator) closed(starting, flying context.Context, k Kind, t *tally, r
 			}
 		})
 	}
+	<-starting.Done()
 }
 
 // sleep waits, and tells whether ctx is still there afterwards.
