@@ -3,10 +3,12 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 
+	"github.com/cloudflare/ipvs"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +27,8 @@ type place struct {
 	ended chan struct{}
 	// rtnl is bound to the host's network.
 	rtnl *netlink.Handle
+	// ipvs is opened when it is first needed.
+	ipvs ipvs.Client
 	// netns refers to the host's network namespace.
 	netns *os.File
 }
@@ -137,6 +141,9 @@ func (p *place) release() {
 	}
 	if p.netns != nil {
 		p.netns.Close()
+	}
+	if c, ok := p.ipvs.(io.Closer); ok {
+		c.Close()
 	}
 	at := filepath.Join(netnsDir, p.name)
 	if unix.Unmount(at, unix.MNT_DETACH) == nil {

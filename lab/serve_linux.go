@@ -3,10 +3,13 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"lb4d/lab/load"
 )
 
 // served is a server of a host, run by the lab itself on a socket that was
@@ -17,16 +20,16 @@ type served struct {
 	spec  Server
 	root  string // the host's own directories, seen from outside
 
-	mu       sync.Mutex
-	listener net.Listener
-	started  time.Time
+	mu      sync.Mutex
+	server  io.Closer // nil while stopped
+	started time.Time
 }
 
 // start opens the socket and serves, unless it does already.
 func (s *served) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listener != nil {
+	if s.server != nil {
 		return nil
 	}
 	var l net.Listener
@@ -37,8 +40,16 @@ func (s *served) start() error {
 	if err != nil {
 		return fmt.Errorf("starting %s on %s: %w", s.spec.Kind, s.host, err)
 	}
-	s.listener, s.started = l, time.Now()
-	go serveTemporary(l, s.spec.Kind, s.host, filepath.Join(s.root, s.spec.File))
+	s.started = time.Now()
+	if s.spec.Kind == Agent {
+		agent := &load.AgentServer{File: filepath.Join(s.root, s.spec.File)}
+		s.server = agent
+		go func() { _ = agent.Serve(l) }() // What ends it but stop shows in HAProxy's log.
+		return nil
+	}
+	origin := &load.Server{Name: s.host}
+	s.server = origin
+	go func() { _ = origin.Serve(l) }()
 	return nil
 }
 
@@ -46,9 +57,9 @@ func (s *served) start() error {
 func (s *served) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listener != nil {
-		s.listener.Close()
-		s.listener = nil
+	if s.server != nil {
+		s.server.Close()
+		s.server = nil
 	}
 }
 
@@ -56,5 +67,5 @@ func (s *served) stop() {
 func (s *served) state() (started time.Time, running bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.started, s.listener != nil
+	return s.started, s.server != nil
 }

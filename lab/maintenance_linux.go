@@ -1,0 +1,169 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"lb4d/lab/load"
+)
+
+// What the lab's lb4d.toml asks of the checks.
+const (
+	checkInterval = time.Second
+	checkFall     = 3
+	checkRise     = 2
+	// slack is what a check and the work after it may take.
+	slack = 500 * time.Millisecond
+	// noise is what one processor that carries the whole lab may add to a
+	// chain of several checks.
+	noise = 500 * time.Millisecond
+)
+
+// playMaintenance is what people on call do, and what happens to them.
+func playMaintenance(ctx context.Context, s *stage) error {
+	if err := s.startTraffic(ctx, 40, 8*time.Second, 30); err != nil {
+		return err
+	}
+	lb4 := s.Topology.ByRole(RoleLB4)[0]
+	lb7s := s.Topology.ByRole(RoleLB7)
+	for _, play := range []func() error{
+		func() error { return s.disable(ctx, lb4) },
+		func() error { return s.drain(ctx, lb7s[0]) },
+		func() error { return s.killHAProxy(ctx, lb7s[len(lb7s)-1]) },
+	} {
+		if err := play(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// disable takes an LB4 host out of service by its maintenance file.
+func (s *stage) disable(ctx context.Context, h *Host) error {
+	const file = "/etc/lb/disable"
+	path := s.Path(h.Name, file)
+	e := Event{Name: h.Name + " disabled", ReactLimit: time.Second, BackLimit: 2 * time.Second}
+	return s.event(ctx, e, deed{
+		told: fmt.Sprintf("%s: touch %s", h.Name, file),
+		do:   func() error { return os.WriteFile(path, nil, 0o644) },
+		seen: func(ctx context.Context) (time.Time, error) {
+			return s.watch.wait(ctx, func(r Routes) bool { return !r.Through(h.Address) && !r.Through(h.Address6) })
+		},
+		came: "out of every router's table",
+	}, deed{
+		told: fmt.Sprintf("%s: rm %s", h.Name, file),
+		do:   func() error { return os.Remove(path) },
+		seen: func(ctx context.Context) (time.Time, error) {
+			return s.watch.wait(ctx, func(r Routes) bool { return len(s.missing(r)) == 0 })
+		},
+		came: "back in every router's table",
+	})
+}
+
+// drain takes an LB7 host out of service by its agent check.
+func (s *stage) drain(ctx context.Context, h *Host) error {
+	const file = "/etc/lb/agent-check"
+	write := func(word string) func() error {
+		return func() error { return os.WriteFile(s.Path(h.Name, file), []byte(word), 0o644) }
+	}
+	e := Event{
+		Name:       h.Name + " drained",
+		ReactLimit: checkInterval + slack,
+		BackLimit:  checkRise*checkInterval + slack,
+	}
+	return s.event(ctx, e, deed{
+		told: fmt.Sprintf("%s: echo drain > %s", h.Name, file),
+		do:   write("drain\n"),
+		seen: s.weights(h, func(w int) bool { return w == 0 }),
+		came: "weight 0 in every LB4's IPVS",
+	}, deed{
+		told: fmt.Sprintf("%s: echo %s > %s", h.Name, strings.TrimSpace(agentUp), file),
+		do:   write(agentUp),
+		seen: s.weights(h, func(w int) bool { return w > 0 }),
+		came: "back in every LB4's IPVS",
+	})
+}
+
+// killHAProxy ends an LB7 host's HAProxy the hard way. Its own flows are lost
+// with it; beyond these only new ones that IPVS sends there may break, until it no
+// longer does.
+func (s *stage) killHAProxy(ctx context.Context, h *Host) error {
+	e := Event{
+		Name:       h.Name + ": HAProxy killed",
+		ReactLimit: checkFall*checkInterval + slack + noise,
+		BackLimit:  checkRise*checkInterval + slack + noise,
+		Excuse:     "its flows, new ones until then",
+	}
+	e.excused = func(e *Event, f load.Fault) bool {
+		if f.LB7 != "" {
+			return f.LB7 == h.Name
+		}
+		// No answer had begun, so it may have been sent to the dead one, if
+		// it was sent before the reaction.
+		began := f.At.Add(-time.Duration(f.After * float64(time.Millisecond)))
+		return e.React != nil && !began.After(e.From.Add(*e.React+slack))
+	}
+	return s.event(ctx, e, deed{
+		told: h.Name + ": kill -9 HAProxy",
+		do:   func() error { return s.Kill(h.Name, "haproxy", syscall.SIGKILL) },
+		seen: s.weights(h, func(w int) bool { return w == 0 }),
+		came: "weight 0 in every LB4's IPVS",
+	}, deed{
+		told: h.Name + ": HAProxy started again",
+		do:   func() error { return s.Start(h.Name, "haproxy") },
+		seen: s.weights(h, func(w int) bool { return w > 0 }),
+		came: "back in every LB4's IPVS",
+	})
+}
+
+// weights waits until cond holds for a host's weight in every service of every
+// LB4's IPVS table. A destination that is not there has weight 0.
+func (s *stage) weights(h *Host, cond func(weight int) bool) func(context.Context) (time.Time, error) {
+	return func(ctx context.Context) (time.Time, error) {
+		tick := time.NewTicker(pollEvery)
+		defer tick.Stop()
+		for {
+			holds := true
+			for _, lb4 := range s.Topology.ByRole(RoleLB4) {
+				table, err := s.IPVS(lb4.Name)
+				if err != nil {
+					return time.Time{}, err
+				}
+				holds = holds && weightsHold(table, s.Topology.VIPs, h, cond)
+			}
+			if holds {
+				return time.Now(), nil
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return time.Time{}, fmt.Errorf("waiting for the weights of %s: %w", h.Name, ctx.Err())
+			}
+		}
+	}
+}
+
+// weightsHold looks at a host's weight behind every service address.
+func weightsHold(table []Destination, vips []netip.Addr, h *Host, cond func(int) bool) bool {
+	for _, v := range vips {
+		member := h.Address
+		if v.Is6() {
+			member = h.Address6
+		}
+		weight := 0
+		i := slices.IndexFunc(table, func(d Destination) bool { return d.VIP.Addr() == v && d.Member.Addr() == member })
+		if i >= 0 {
+			weight = table[i].Weight
+		}
+		if !cond(weight) {
+			return false
+		}
+	}
+	return true
+}
