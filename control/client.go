@@ -22,6 +22,9 @@ import (
 const (
 	// clientTimeout bounds one question with its answer.
 	clientTimeout = 5 * time.Second
+	// clientChangeTimeout is the same for a request that changes something.
+	// The daemon gives up before: it knows better than we what became of it.
+	clientChangeTimeout = writeTimeout
 	// maxAnswer is above what tens of thousands of members take.
 	maxAnswer = 32 << 20
 )
@@ -71,7 +74,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 // RawStatus is the latest status as the daemon sent it, valid JSON. It has the
 // fields that a newer daemon knows and Status does not.
 func (c *Client) RawStatus(ctx context.Context) ([]byte, error) {
-	body, err := c.get(ctx, "/v1/status")
+	body, err := c.ask(ctx, http.MethodGet, "/v1/status", nil, clientTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -81,27 +84,34 @@ func (c *Client) RawStatus(ctx context.Context) ([]byte, error) {
 	return body, nil
 }
 
-// get is the body that the daemon answers with 200.
-func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+// ask is the body that the daemon answers with 200 within timeout. What it
+// refuses in its own words is a *Refusal.
+func (c *Client) ask(ctx context.Context, method, path string, send []byte, timeout time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// The host is a formality; the dialer knows the socket only.
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lb4d"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://lb4d"+path, bytes.NewReader(send))
 	if err != nil {
 		return nil, fmt.Errorf("asking for %s: %w", path, err)
 	}
+	if len(send) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.explain(err, timeout)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, c.explain(err)
+		return nil, c.explain(err, timeout)
 	case len(body) > maxAnswer:
 		return nil, fmt.Errorf("reading the answer on %s: it has more than %d MiB: is it lb4d that listens there?", c.socket, maxAnswer>>20)
 	case resp.StatusCode != http.StatusOK:
+		if refusal := readRefusal(resp.StatusCode, body); refusal != nil {
+			return nil, refusal
+		}
 		line, _, _ := bytes.Cut(body[:min(len(body), 200)], []byte("\n"))
 		return nil, fmt.Errorf("asking %s for %s: answered %s: %s", c.socket, path, resp.Status, line)
 	}
@@ -109,7 +119,7 @@ func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
 }
 
 // explain says what an error of the transport means for the one who asks.
-func (c *Client) explain(err error) error {
+func (c *Client) explain(err error, timeout time.Duration) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return context.Canceled
@@ -118,7 +128,7 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission to ask lb4d on %s: you need to be root%s", c.socket, orInGroup(c.socket))
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("lb4d on %s gave no answer within %s: it may be stuck (journalctl -u lb4d)", c.socket, clientTimeout)
+		return fmt.Errorf("lb4d on %s gave no answer within %s: it may be stuck (journalctl -u lb4d)", c.socket, timeout)
 	}
 	var get *url.Error // which repeats what is asked
 	if errors.As(err, &get) {

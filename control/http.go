@@ -76,6 +76,19 @@ func (s *Server) routes() *http.ServeMux {
 	return mux
 }
 
+// changes are the routes of the unix socket: what may be read, and the POST
+// requests.
+func (s *Server) changes(o Options) *http.ServeMux {
+	mux := s.routes()
+	if o.Drain != nil {
+		mux.HandleFunc("POST /v1/drain", serveDrain(o.Drain))
+	}
+	if o.Undrain != nil {
+		mux.HandleFunc("POST /v1/undrain", serveDrain(o.Undrain))
+	}
+	return mux
+}
+
 // encode is st as JSON with a newline at its end.
 func encode(st *Status) ([]byte, error) {
 	body, err := json.Marshal(st)

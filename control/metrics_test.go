@@ -31,6 +31,8 @@ func fixture() *Status {
 	down.Name, down.Address, down.State, down.Weight = "lb7-2", "2001:db8::c000:28c", "down", 0
 	draining := member
 	draining.Name, draining.Address, draining.State, draining.Weight = "lb7-3", "192.0.2.141", "draining", 0
+	draining.Drained = &Drain{Reason: `disk "sda"`, Since: at.Add(-time.Minute)}
+	draining.Reason = `draining: drained by the operator: disk "sda", since 2024-05-17T03:11:45Z`
 	unknown := Member{Pool: "lb7", Name: "lb7-4", Address: "192.0.2.142", State: "unknown", ConfiguredWeight: 1, Since: at}
 	return &Status{
 		Version: "1.2.3", Host: "lb4-1", PID: 4711,
@@ -47,8 +49,8 @@ func fixture() *Status {
 			{Address: "2001:db8::c633:6401", State: "withdrawn", Reason: "withdrawn: www has 0 of 4 members up\nquorum 1", Since: at, Services: []string{}},
 		},
 		Services: []Service{
-			{Name: "www", Forwarding: true, Since: at, VIPs: []string{"198.51.100.1"}, Ports: []string{"80/tcp"}, Pool: "lb7", Up: 1, Quorum: 1, Members: 4},
-			{Name: "www-udp", Reason: "1 of 4 members up, quorum 2", Since: at, VIPs: []string{}, Ports: []string{}, Pool: "lb7", Up: 1, Quorum: 2, Members: 4},
+			{Name: "www", Forwarding: true, Since: at, VIPs: []string{"198.51.100.1"}, Ports: []string{"80/tcp"}, Pool: "lb7", Up: 1, Quorum: 1, QuorumRestore: 1, Members: 4},
+			{Name: "www-udp", Reason: "1 of 4 members up, quorum 2", Since: at, VIPs: []string{}, Ports: []string{}, Pool: "lb7", Up: 1, Quorum: 2, QuorumRestore: 3, Members: 4},
 		},
 		Members: []Member{member, down, draining, unknown},
 		Peers: []Peer{

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -24,6 +25,12 @@ type Options struct {
 	Group string
 	// Version is what the status shows before the first Publish.
 	Version string
+	// Drain and Undrain carry out what POST /v1/drain and /v1/undrain ask
+	// for, and return when it is in effect. They may be called from several
+	// goroutines at once, and end with ctx. A *Refusal is told to the one who
+	// asked as it is, any other error as the daemon's own fault. Nil: there
+	// is no such request.
+	Drain, Undrain func(ctx context.Context, r DrainRequest) (*DrainAnswer, error)
 	// Log gets warnings on the socket's group and on broken handlers; nil:
 	// nobody does.
 	Log *slog.Logger
@@ -62,9 +69,9 @@ func Listen(o Options) (*Server, error) {
 	}
 	s := newServer(o.Version, o.Log)
 	s.socket = sock
-	// POST requests, when there are any, belong to this listener alone: who
-	// may change something is decided by the socket's mode and group.
-	s.local = boundedServer(s.routes(), o.Log)
+	// POST requests belong to this listener alone: who may change something is
+	// decided by the socket's mode and group.
+	s.local = boundedServer(s.changes(o), o.Log)
 	s.serve(s.local, sock.listener)
 	return s, nil
 }

@@ -316,7 +316,7 @@ func TestClientExplains(t *testing.T) {
 	}
 	var err error
 	asNobody(func() { _, err = net.Dial("unix", denied) })
-	err = NewClient(denied).explain(err)
+	err = NewClient(denied).explain(err, clientTimeout)
 	if want := "no permission to ask lb4d on " + denied + ": you need to be root"; err.Error() != want {
 		t.Errorf("got %v, want %q", err, want)
 	}

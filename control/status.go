@@ -74,9 +74,12 @@ type Service struct {
 	VIPs       []string  `json:"vips"`
 	Ports      []string  `json:"ports"` // 80/tcp
 	Pool       string    `json:"pool"`
-	Up         int       `json:"up"`      // members up, of the worst address family in use
-	Quorum     int       `json:"quorum"`  // members that must be up
-	Members    int       `json:"members"` // members in the pool
+	Up         int       `json:"up"`     // members up, of the worst address family in use
+	Quorum     int       `json:"quorum"` // members that must be up
+	// QuorumRestore is how many must be up before a service that has ceased to
+	// forward does so again.
+	QuorumRestore int `json:"quorum_restore"`
+	Members       int `json:"members"` // members in the pool
 }
 
 // Member is one address of one member of a pool.
@@ -88,6 +91,9 @@ type Member struct {
 	State  string    `json:"state"`
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
+	// Drained is the operator's drain, also while the member is down; nil:
+	// there is none.
+	Drained *Drain `json:"drained,omitempty"`
 	// Weight is what the kernel has now; ConfiguredWeight is that of the
 	// configuration.
 	Weight           int `json:"weight"`
@@ -99,7 +105,7 @@ type Member struct {
 	Checks        uint64    `json:"checks"`
 	ChecksFailed  uint64    `json:"checks_failed"`
 	// ActiveFlows and InactiveFlows are IPVS's connections to this address,
-	// summed over the services.
+	// summed over the services of the pool.
 	ActiveFlows   int `json:"active_flows"`
 	InactiveFlows int `json:"inactive_flows"`
 }
