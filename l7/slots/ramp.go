@@ -29,6 +29,10 @@ func (s *step) ramp() {
 		case slot.PassedAt.IsZero():
 			continue
 		}
+		if slot.RampedAt.After(s.now.Add(ramp.Every)) {
+			// By another clock, or in another time zone: HSDO's has none.
+			slot.RampedAt = s.now
+		}
 		if steps := int(s.now.Sub(slot.RampedAt) / ramp.Every); steps > 0 {
 			// Steps beyond the greatest weight change nothing but could
 			// overflow.

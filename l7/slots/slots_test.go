@@ -231,6 +231,18 @@ func TestFewerSlots(t *testing.T) {
 	}
 }
 
+// A ramp whose last step is said to be hours ahead does not wait for hours.
+func TestRampFromTheFuture(t *testing.T) {
+	p := Policy{Slots: 1, Weight: 10, Ramp: Ramp{From: 1, Step: 3, Every: 30 * time.Second}}
+	r, _ := Assign(Record{}, servers("a"), epoch, p)
+	r, _ = Pass(r, passing(r, []string{"a"}), epoch.Add(2*time.Hour))
+	r, _ = Advance(r, epoch.Add(time.Second), p)
+	r, c := Advance(r, epoch.Add(31*time.Second), p)
+	if got, want := show(r, c, epoch), "1=a:4/10 next 1m1s"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 var serverForm = regexp.MustCompile(`^([a-z0-9]+)(?:@(\d+))?(!?)(?:=(\d+))?(?:/(\w+))?$`)
 
 // servers reads the servers of a history's line. Each has a port of its own
