@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -65,10 +64,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	log := logger(stderr, level)
-
-	// The daemon's memory is small and steady; a heap limit that is soft
-	// keeps the garbage of a burst of checks or routes from lingering.
-	debug.SetGCPercent(50)
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
