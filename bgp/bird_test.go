@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,11 +21,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bird is a BIRD in a network namespace of its own, on the other end of the
-// interface "uplink".
+// bird is a BIRD in a network namespace of its own, on the other end of an
+// interface.
 type bird struct {
-	dir string
+	dir    string
+	uplink string // the interface on this side
 }
+
+// birds counts them. Each has an interface of another name, because package
+// net remembers the index that belongs to a zone for a minute.
+var birds atomic.Int32
 
 // needBird skips a test that this machine cannot run, unless it must.
 func needBird(t *testing.T) {
@@ -49,7 +55,7 @@ func needBird(t *testing.T) {
 func startBird(t *testing.T, config string, here, there []string) *bird {
 	t.Helper()
 	needBird(t)
-	b := &bird{dir: t.TempDir()}
+	b := &bird{dir: t.TempDir(), uplink: fmt.Sprintf("uplink%d", birds.Add(1))}
 	config = fmt.Sprintf(`
 log %q all;
 debug protocols { states, routes };
@@ -74,7 +80,7 @@ protocol device { }
 		}
 	})
 
-	const near, far = "uplink", "downlink"
+	near, far := b.uplink, "downlink"
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

@@ -29,7 +29,7 @@ type nextHops struct {
 // of those that skip names, the announced addresses themselves.
 func newNextHops(peers []Peer, skip func(netip.Addr) bool) nextHops {
 	peers = slices.SortedFunc(slices.Values(peers), func(a, b Peer) int { return a.Address.Compare(b.Address) })
-	// The zero value of each means that every session speaks for itself.
+	// Unspecified, GoBGP puts the local end of each session in its place.
 	h := nextHops{v4: netip.IPv4Unspecified(), v6: netip.IPv6Unspecified()}
 	for _, p := range peers {
 		if p.Address.Is4() || p.Address.IsLinkLocalUnicast() {

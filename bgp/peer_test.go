@@ -55,7 +55,6 @@ type remoteOptions struct {
 	as        uint32
 	callerAS  uint32 // what it expects of the speaker; 65000 where 0
 	password  string
-	graceful  bool
 	transport *api.Transport
 }
 

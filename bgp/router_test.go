@@ -89,12 +89,15 @@ func TestBirdOnePeer(t *testing.T) {
 		{"over6", birdOver6, overIPv6(65000)},
 		{
 			"scoped", "protocol bgp scoped from host { neighbor fe80::84 % 'downlink' as 65000; source address fe80::fe; }\n",
-			Peer{Name: "scoped", Address: netip.MustParseAddr("fe80::fe%uplink"), AS: 65000},
+			Peer{Name: "scoped", Address: netip.MustParseAddr("fe80::fe"), AS: 65000},
 		},
 	} {
 		t.Run(test.protocol, func(t *testing.T) {
 			b := startBird(t, fmt.Sprintf(birdHost, 65000, "passive")+test.config, here, there)
 			s, _ := startSpeaker(t, Options{})
+			if test.peer.Address.IsLinkLocalUnicast() {
+				test.peer.Address = test.peer.Address.WithZone(b.uplink)
+			}
 			if err := s.SetPeers([]Peer{test.peer}); err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +172,7 @@ func TestBirdAddressGoes(t *testing.T) {
 	}
 	v4, v6 := "198.51.100.1/32 IGP via 192.0.2.132 100", "2001:db8:1::1/128 IGP via 2001:db8::84 100"
 	b.await(t, "over4", v4, v6)
-	link, err := netlink.LinkByName("uplink")
+	link, err := netlink.LinkByName(b.uplink)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -124,7 +124,8 @@ func (s *Speaker) accept(l *net.TCPListener) {
 // SetPeers makes the peers those given: new ones are connected to, missing
 // ones are told goodbye, changed ones are connected to anew. A session whose
 // peer did not change, or changed its name only, is not touched. Nothing
-// changes when one of the peers is not valid.
+// changes when one of the peers is not valid. It returns when the goodbyes are
+// said, which takes a second or so where a peer reads nothing.
 func (s *Speaker) SetPeers(peers []Peer) error {
 	if err := validatePeers(peers); err != nil {
 		return err
