@@ -174,13 +174,13 @@ func opened(decoder *json.Decoder, bracket json.Delim) error {
 	return nil
 }
 
-// placed adds how far the decoder came.
+// placed adds how far the list was good.
 func placed(decoder *json.Decoder, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		if decoder.InputOffset() == 0 {
 			return errors.New("parsing JSON: it is empty")
 		}
-		err = errors.New("the end is missing")
+		return errors.New("parsing JSON: the end is missing")
 	}
-	return fmt.Errorf("parsing JSON, before byte %d: %w", decoder.InputOffset(), err)
+	return fmt.Errorf("parsing JSON, after byte %d: %w", decoder.InputOffset(), err)
 }
