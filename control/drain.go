@@ -51,8 +51,8 @@ type DrainAnswer struct {
 	// Warnings tell what else the operator should know, such as a service
 	// that no longer forwards.
 	Warnings []string `json:"warnings,omitempty"`
-	// Errors are the operations that failed in carrying it out; they are tried
-	// again with each pass.
+	// Errors are the operations that failed in the pass that carried it out;
+	// they are tried again with each pass.
 	Errors []string `json:"errors,omitempty"`
 }
 

@@ -98,6 +98,9 @@ type Daemon struct {
 	speaker     *bgp.Speaker // both of them; nil in a test
 	control     *control.Server
 	show        func(*control.Status) // publishes
+	shown       *control.Status       // what was published last
+	requests    chan request          // from control to the loop
+	ended       chan struct{}         // closed when the loop has ended
 
 	memory   memory
 	report   reporter
@@ -134,9 +137,11 @@ func Run(ctx context.Context, opts Options) error {
 func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, error) {
 	d := &Daemon{
 		opts: opts, log: opts.Log, cfg: cfg,
-		started: time.Now(),
-		wake:    make(chan struct{}, 1),
-		cfgFile: control.ConfigFile{Path: opts.ConfigPath, Loaded: time.Now()},
+		started:  time.Now(),
+		wake:     make(chan struct{}, 1),
+		requests: make(chan request, maxRequests),
+		ended:    make(chan struct{}),
+		cfgFile:  control.ConfigFile{Path: opts.ConfigPath, Loaded: time.Now()},
 	}
 	if d.opts.Notify == nil {
 		d.opts.Notify = func(string) {}
@@ -159,6 +164,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	d.sysctls = tunnel.ApplySysctls
 	if d.control, err = control.Listen(control.Options{
 		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
+		Drain: d.Drain, Undrain: d.Undrain,
 	}); err != nil {
 		return nil, err
 	}
@@ -167,9 +173,14 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 		return nil, err
 	}
 	if d.memory, err = recall(cfg.StateDir); err != nil {
-		// What it tells is only which VIPs an earlier process had besides
-		// those of this configuration; without it they merely stay.
-		d.log.Warn("state not read", "err", err)
+		// It tells which VIPs an earlier process had besides those of this
+		// configuration; without it they merely stay. And it tells which
+		// members are drained, which somebody has to do again.
+		d.log.Error("state not read; members that were drained with lbctl take new flows again", "err", err)
+	}
+	d.dropDrains()
+	if drained := d.memory.drained(); len(drained) > 0 {
+		d.log.Info("members stay drained", "members", few(drained))
 	}
 	d.maintenance = maintenance.Watch(ctx, cfg.MaintenanceFile, d.poke, d.log)
 	d.speaker, err = bgp.Start(ctx, bgp.Options{
@@ -216,6 +227,7 @@ func (d *Daemon) close() {
 
 // loop runs passes until ctx is cancelled and the routes are out.
 func (d *Daemon) loop(ctx context.Context) error {
+	defer close(d.ended)
 	d.log.Info("started", "version", d.opts.Version, "config", d.opts.ConfigPath,
 		"vips", len(vipsOf(d.cfg)), "targets", len(plan.Targets(d.cfg)), "peers", len(d.cfg.BGP.Peers))
 	tick := time.NewTicker(resync)
@@ -232,10 +244,15 @@ func (d *Daemon) loop(ctx context.Context) error {
 	done := ctx.Done()
 
 	for {
+		answer := func() {}
 		select {
 		case <-watchdog:
 			d.opts.Notify("WATCHDOG=1")
 			continue
+		case r := <-d.requests:
+			if answer = d.take(r); answer == nil {
+				continue
+			}
 		case <-d.opts.Reload:
 			d.reload()
 		case <-done:
@@ -246,6 +263,7 @@ func (d *Daemon) loop(ctx context.Context) error {
 		case <-next.C:
 		}
 		again := d.pass()
+		answer()
 		if !d.stopping.IsZero() && len(d.memory.announced) == 0 {
 			return nil
 		}
@@ -297,6 +315,7 @@ func (d *Daemon) tryReload() error {
 	}
 	// From here on nothing fails.
 	d.cfg = cfg
+	d.dropDrains()
 	d.health.Set(plan.Targets(cfg))
 	return nil
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,10 +22,20 @@ import (
 type memory struct {
 	path string
 	// owned are the VIPs that this daemon, or one before it, has put into the
-	// kernel and not removed yet. It is the one part that survives a restart:
-	// a VIP that leaves the configuration while the daemon is down can be
-	// told from another tool's.
+	// kernel and not removed yet. They survive a restart: a VIP that leaves
+	// the configuration while the daemon is down can be told from another
+	// tool's.
 	owned []netip.Addr
+	// drains are the members that an operator has drained. They survive a
+	// restart too, and so does a host's maintenance that lasts for longer
+	// than the process. The map is replaced and never changed.
+	drains map[plan.MemberName]plan.Drain
+	// unsaved tells that the file does not hold all of the above.
+	unsaved bool
+	// undrained is when the drain of a member ended.
+	undrained map[plan.MemberName]time.Time
+	// forwarding is which services forwarded when last decided on.
+	forwarding map[plan.ServiceFamily]bool
 	// announced are the VIPs announced when last listed.
 	announced map[netip.Addr]bool
 	// lastAnnounced is when a VIP that left the configuration was last
@@ -33,11 +44,13 @@ type memory struct {
 	leavingSince  map[plan.Leaver]time.Time
 }
 
-// maxStateFile bounds what is read back: 16384 VIPs take less.
-const maxStateFile = 1 << 20
+// maxStateFile bounds what is read back: 16384 VIPs and maxDrains drains take
+// less.
+const maxStateFile = 2 << 20
 
 type stateFile struct {
-	VIPs []netip.Addr `json:"vips"`
+	VIPs   []netip.Addr `json:"vips"`
+	Drains []savedDrain `json:"drains,omitempty"`
 }
 
 // recall reads the memory from dir. On an error the memory returned is empty
@@ -48,6 +61,7 @@ func recall(dir string) (memory, error) {
 		announced:     map[netip.Addr]bool{},
 		lastAnnounced: map[netip.Addr]time.Time{},
 		leavingSince:  map[plan.Leaver]time.Time{},
+		undrained:     map[plan.MemberName]time.Time{},
 	}
 	info, err := os.Stat(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -67,33 +81,44 @@ func recall(dir string) (memory, error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return m, fmt.Errorf("reading state: %s: %w", m.path, err)
 	}
-	m.owned = f.VIPs
+	m.owned, m.drains = f.VIPs, restored(f.Drains)
 	return m, nil
 }
 
-// own replaces the owned VIPs, on disk first, and only where they changed.
+// own replaces the owned VIPs, on disk first, and only where they changed or
+// could not be written before.
 func (m *memory) own(vips []netip.Addr) error {
 	slices.SortFunc(vips, netip.Addr.Compare)
 	vips = slices.Compact(vips)
-	if slices.Equal(vips, m.owned) {
+	if slices.Equal(vips, m.owned) && !m.unsaved {
 		return nil
 	}
-	data, err := json.Marshal(stateFile{VIPs: vips})
-	if err != nil {
+	m.owned, m.unsaved = vips, true
+	return m.save(m.drains)
+}
+
+// save writes the owned VIPs and the drains given.
+func (m *memory) save(drains map[plan.MemberName]plan.Drain) error {
+	var data bytes.Buffer
+	e := json.NewEncoder(&data)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(stateFile{VIPs: m.owned, Drains: saved(drains)}); err != nil {
 		return fmt.Errorf("writing state: %w", err)
 	}
-	m.owned = vips
 	if err := os.MkdirAll(filepath.Dir(m.path), 0o755); err != nil {
 		return fmt.Errorf("writing state: %w", err)
 	}
-	if err := renameio.WriteFile(m.path, append(data, '\n'), 0o644); err != nil {
+	if err := renameio.WriteFile(m.path, data.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("writing state: %w", err)
 	}
+	m.unsaved = false
 	return nil
 }
 
-// note takes in what the pass found announced and leaving.
-func (m *memory) note(now time.Time, configured, announced map[netip.Addr]bool, leaving []plan.Leaver) {
+// note takes in what the pass found announced and has decided.
+func (m *memory) note(now time.Time, configured, announced map[netip.Addr]bool, decision plan.Decision) {
+	m.forwarding = decision.Forwarding
+	leaving := decision.Leaving
 	for vip := range announced {
 		if !configured[vip] {
 			m.lastAnnounced[vip] = now

@@ -40,22 +40,14 @@ func (d *Daemon) pass() (again time.Time) {
 	announced, err := d.announcedVIPs()
 	note(err)
 	configured := vipsOf(d.cfg)
-	obs := plan.Observations{
-		Now:           begin,
-		Health:        d.health.Statuses(),
-		Maintenance:   d.maintenance.State(),
-		Stopping:      d.stopping,
-		Announced:     announced,
-		Owned:         d.memory.owned,
-		LastAnnounced: d.memory.lastAnnounced,
-		LeavingSince:  d.memory.leavingSince,
-	}
+	obs := d.observe(begin)
+	obs.Announced = announced
 	decision := plan.Decide(d.cfg, obs)
 	waiting := !d.settled && decision.Waiting > 0
-	if !waiting {
+	if !waiting && mustGo(decision.VIPs, announced) {
 		// Which routes must go depends on no table, so they go before the
 		// kernel is even asked.
-		note(d.routes.Set(plan.Routes(only(decision.VIPs, announced), d.cfg.BGP.Communities)))
+		announced = d.announce(only(decision.VIPs, announced), note)
 	}
 
 	listed, err := d.table.List()
@@ -75,10 +67,10 @@ func (d *Daemon) pass() (again time.Time) {
 		// the wait is bounded.
 	case d.unread > 0:
 		vips = d.withoutTable(decision, announced, err)
-		note(d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)))
+		announced = d.announce(vips, note)
 	default:
 		listed, vips = d.apply(decision, configured, listed, note)
-		note(d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)))
+		announced = d.announce(vips, note)
 		// The routes stand before the first session is up, so that the peers'
 		// first view is the whole one.
 		note(d.peers.SetPeers(peersOf(d.cfg)))
@@ -88,10 +80,8 @@ func (d *Daemon) pass() (again time.Time) {
 		}
 	}
 
-	announced, err = d.announcedVIPs()
-	note(err)
 	d.count(announced)
-	d.memory.note(begin, configured, announced, decision.Leaving)
+	d.memory.note(begin, configured, announced, decision)
 
 	d.counters.Passes++
 	if len(errs) > 0 {
@@ -100,6 +90,22 @@ func (d *Daemon) pass() (again time.Time) {
 	d.counters.LastPassMicros = time.Since(begin).Microseconds()
 	d.publish(decision, vips, listed, obs, errs)
 	return decision.Next
+}
+
+// observe is what is known at the time now without asking the kernel or the
+// speaker.
+func (d *Daemon) observe(now time.Time) plan.Observations {
+	return plan.Observations{
+		Now:           now,
+		Health:        d.health.Statuses(),
+		Maintenance:   d.maintenance.State(),
+		Drains:        d.memory.drains,
+		Forwarding:    d.memory.forwarding,
+		Stopping:      d.stopping,
+		Owned:         d.memory.owned,
+		LastAnnounced: d.memory.lastAnnounced,
+		LeavingSince:  d.memory.leavingSince,
+	}
 }
 
 // apply makes the kernel equal to the decision and reads it back: it returns
@@ -195,6 +201,36 @@ func (d *Daemon) announcedVIPs() (map[netip.Addr]bool, error) {
 		vips[r.Prefix.Addr()] = true
 	}
 	return vips, nil
+}
+
+// announce makes the announced set that of the VIPs, and returns the VIPs that
+// are announced then.
+func (d *Daemon) announce(vips []plan.VIP, note func(error)) map[netip.Addr]bool {
+	if err := d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)); err != nil {
+		note(err)
+		announced, err := d.announcedVIPs()
+		note(err)
+		return announced
+	}
+	announced := make(map[netip.Addr]bool, len(vips))
+	for _, v := range vips {
+		if v.State != plan.Withdrawn {
+			announced[v.Addr] = true
+		}
+	}
+	return announced
+}
+
+// mustGo tells whether any route that is announced is to be withdrawn or
+// drained.
+func mustGo(vips []plan.VIP, announced map[netip.Addr]bool) bool {
+	stay := 0
+	for _, v := range vips {
+		if v.State == plan.Announced && announced[v.Addr] {
+			stay++
+		}
+	}
+	return stay < len(announced)
 }
 
 // only are those of the VIPs that are announced now.

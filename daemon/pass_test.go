@@ -206,6 +206,7 @@ func newWorld(t *testing.T, cfg *config.Config) (*world, *Daemon) {
 		opts: Options{Notify: func(s string) { w.notified = append(w.notified, s) }},
 		log:  slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{ReplaceAttr: noTime})),
 		cfg:  cfg, wake: make(chan struct{}, 1), started: time.Now(),
+		requests: make(chan request, maxRequests), ended: make(chan struct{}),
 		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w,
 		sysctls: func([]tunnel.Sysctl) ([]tunnel.SysctlChange, error) { return nil, nil },
 		show:    func(st *control.Status) { w.status = st },

@@ -185,9 +185,10 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	for _, s := range decision.Services {
 		st.Services = append(st.Services, d.showService(s))
 	}
-	loads := loads(listed)
+	loads := loads(listed, plan.Pools(d.cfg))
 	for _, m := range decision.Members {
-		st.Members = append(st.Members, showMember(m, loads[m.Addr]))
+		undrained := d.memory.undrained[plan.MemberName{Pool: m.Pool, Member: m.Member}]
+		st.Members = append(st.Members, showMember(m, loads[destination{m.Pool, m.Addr}], undrained))
 	}
 	for _, p := range d.peers.Peers() {
 		st.Peers = append(st.Peers, control.Peer{
@@ -200,6 +201,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 		d.report.summary = st.Summary
 		d.opts.Notify("STATUS=" + st.Summary)
 	}
+	d.shown = st
 	d.show(st)
 }
 
@@ -207,7 +209,7 @@ func (d *Daemon) showService(s plan.Service) control.Service {
 	out := control.Service{
 		Name: s.Config.Name, Forwarding: s.Forwarding, Reason: s.Reason,
 		Since: d.report.services[s.Config.Name].since,
-		Pool:  s.Config.Pool, Up: s.Up, Quorum: s.Quorum, Members: s.Members,
+		Pool:  s.Config.Pool, Up: s.Up, Quorum: s.Quorum, QuorumRestore: s.Restore, Members: s.Members,
 	}
 	for _, vip := range s.Config.VIPs {
 		out.VIPs = append(out.VIPs, vip.String())
@@ -218,30 +220,48 @@ func (d *Daemon) showService(s plan.Service) control.Service {
 	return out
 }
 
-// load is what the kernel has for one address over all services.
+// destination is an address in one pool. A host may be in several.
+type destination struct {
+	pool string
+	addr netip.Addr
+}
+
+// load is what the kernel has for a destination over all services of its pool.
 type load struct {
 	weight           int
 	active, inactive int
 }
 
-func loads(listed l4.Table) map[netip.Addr]load {
-	out := map[netip.Addr]load{}
+func loads(listed l4.Table, pools map[l4.Key]string) map[destination]load {
+	out := map[destination]load{}
 	for _, s := range listed {
+		pool, ours := pools[s.Key]
+		if !ours {
+			continue
+		}
 		for _, d := range s.Destinations {
-			l := out[d.Addr]
+			l := out[destination{pool, d.Addr}]
 			l.weight = max(l.weight, d.Weight)
 			l.active += d.ActiveConns
 			l.inactive += d.InactiveConns
-			out[d.Addr] = l
+			out[destination{pool, d.Addr}] = l
 		}
 	}
 	return out
 }
 
-func showMember(m plan.Member, l load) control.Member {
+// showMember shows a member whose last drain ended at the time undrained.
+func showMember(m plan.Member, l load, undrained time.Time) control.Member {
+	since := m.Status.Since
+	switch {
+	case m.Drain != nil && m.State == health.Draining:
+		since = m.Drain.Since
+	case undrained.After(since):
+		since = undrained
+	}
 	return control.Member{
 		Pool: m.Pool, Name: m.Member, Address: m.Addr.String(),
-		State: m.Status.State.String(), Reason: m.Reason, Since: m.Status.Since,
+		State: m.State.String(), Reason: m.Reason, Since: since, Drained: showDrain(m.Drain),
 		Weight: l.weight, ConfiguredWeight: m.ConfiguredWeight,
 		LastAnswer: m.Status.LastAnswer, LastCheck: m.Status.LastCheck,
 		LatencyMicros: m.Status.Latency.Microseconds(),
@@ -255,7 +275,7 @@ func summary(st *control.Status, waiting int) string {
 	if st.State == "starting" {
 		return fmt.Sprintf("starting: waiting for the first answer of %d checks", waiting)
 	}
-	announced, up, members, established := 0, 0, map[string]bool{}, 0
+	announced, up, members, drained, established := 0, 0, map[string]bool{}, map[string]bool{}, 0
 	var why map[string]bool = map[string]bool{}
 	for _, v := range st.VIPs {
 		if v.Announced {
@@ -269,6 +289,9 @@ func summary(st *control.Status, waiting int) string {
 		if m.State == health.Up.String() {
 			up++
 		}
+		if m.Drained != nil {
+			drained[m.Pool+"/"+m.Name] = true
+		}
 	}
 	for _, p := range st.Peers {
 		if p.State == "established" {
@@ -277,6 +300,9 @@ func summary(st *control.Status, waiting int) string {
 	}
 	s := fmt.Sprintf("%d of %d VIPs announced to %d of %d peers, %d of %d members up",
 		announced, len(st.VIPs), established, len(st.Peers), up, len(members))
+	if len(drained) > 0 {
+		s += fmt.Sprintf(", %d drained by the operator", len(drained))
+	}
 	if st.State == "stopping" {
 		s = "stopping: " + s
 	}

@@ -75,6 +75,19 @@ func (p *planner) table() {
 	})
 }
 
+// Pools tells which pool each service of the configuration leads to.
+func Pools(cfg *config.Config) map[l4.Key]string {
+	pools := map[l4.Key]string{}
+	for _, s := range cfg.Services {
+		for _, vip := range s.VIPs {
+			for _, port := range s.Ports {
+				pools[l4.Key{VIP: vip, Port: port.Number, Protocol: protocol(port)}] = s.Pool
+			}
+		}
+	}
+	return pools
+}
+
 func protocol(p config.Port) l4.Protocol {
 	if p.Protocol == "udp" {
 		return l4.UDP

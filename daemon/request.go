@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+
+	"lb4d/control"
+)
+
+// maxRequests bounds how many requests wait for the loop; further ones wait
+// with those who ask.
+const maxRequests = 16
+
+// request is what an operator asks of the loop. The loop alone touches the
+// daemon's state, so a request goes there and its answer comes back.
+type request struct {
+	// ctx ends when the one who asked waits no longer; what has not begun by
+	// then is not begun.
+	ctx context.Context
+	control.DrainRequest
+	undrain bool
+	reply   chan<- reply // with room for one, so that the loop never waits
+}
+
+type reply struct {
+	answer *control.DrainAnswer
+	err    error
+}
+
+// Drain drains a member on this host, and returns when a pass has carried it
+// out. It may be called from any goroutine.
+func (d *Daemon) Drain(ctx context.Context, r control.DrainRequest) (*control.DrainAnswer, error) {
+	return d.ask(ctx, r, false)
+}
+
+// Undrain ends a member's drain, as Drain begins it.
+func (d *Daemon) Undrain(ctx context.Context, r control.DrainRequest) (*control.DrainAnswer, error) {
+	return d.ask(ctx, r, true)
+}
+
+// ask sends a request to the loop and waits for its answer, for no longer than
+// ctx or the loop lasts.
+func (d *Daemon) ask(ctx context.Context, r control.DrainRequest, undrain bool) (*control.DrainAnswer, error) {
+	replies := make(chan reply, 1)
+	select {
+	case d.requests <- request{ctx, r, undrain, replies}:
+	case <-d.ended:
+		return nil, refuse(http.StatusServiceUnavailable, "lb4d has stopped: nothing was changed")
+	case <-ctx.Done():
+		return nil, refuse(http.StatusServiceUnavailable, "lb4d is busy with other requests: nothing was changed; try again")
+	}
+	select {
+	case got := <-replies:
+		return got.answer, got.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-d.ended:
+	}
+	select {
+	case got := <-replies: // the last thing that the loop did
+		return got.answer, got.err
+	default:
+		return nil, refuse(http.StatusServiceUnavailable, "lb4d has stopped: nothing was changed")
+	}
+}
+
+// take carries a request out as far as it can be without a pass. The function
+// that it returns sends the answer, after a pass; nil: no pass is needed.
+func (d *Daemon) take(r request) (answer func()) {
+	if r.ctx.Err() != nil {
+		return nil
+	}
+	do := d.drain
+	if r.undrain {
+		do = d.undrain
+	}
+	c, err := do(r.DrainRequest)
+	if err != nil {
+		r.reply <- reply{err: err}
+		return nil
+	}
+	return func() { r.reply <- reply{answer: d.answer(c)} }
+}
+
+// answer tells what a change has come to, as the last pass has left it.
+func (d *Daemon) answer(c change) *control.DrainAnswer {
+	a := &control.DrainAnswer{
+		Host: d.shown.Host, Pool: c.name.Pool, Member: c.name.Member,
+		Changed: c.changed, Was: showDrain(c.was), Drained: showDrain(c.now),
+		Warnings: c.warnings, Errors: d.shown.Errors,
+	}
+	for _, m := range d.shown.Members {
+		if m.Pool == a.Pool && m.Name == a.Member {
+			a.Members = append(a.Members, m)
+		}
+	}
+	return a
+}
