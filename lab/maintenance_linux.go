@@ -97,7 +97,6 @@ func (s *stage) killHAProxy(ctx context.Context, h *Host) error {
 	e := Event{
 		Name:       h.Name + ": HAProxy killed",
 		ReactLimit: checkFall*checkInterval + slack + noise,
-		BackLimit:  checkRise*checkInterval + slack + noise,
 		Excuse:     "its flows, new ones until then",
 	}
 	e.excused = func(e *Event, f load.Fault) bool {
@@ -107,7 +106,9 @@ func (s *stage) killHAProxy(ctx context.Context, h *Host) error {
 		// No answer had begun, so it may have been sent to the dead one, if
 		// it was sent before the reaction.
 		began := f.At.Add(-time.Duration(f.After * float64(time.Millisecond)))
-		return e.React != nil && !began.After(e.From.Add(*e.React+slack))
+		return slices.ContainsFunc(e.Attempts, func(a Attempt) bool {
+			return a.React != nil && !f.At.Before(a.From) && !began.After(a.From.Add(*a.React+slack))
+		})
 	}
 	return s.event(ctx, e, deed{
 		told: h.Name + ": kill -9 HAProxy",
