@@ -2,11 +2,14 @@ package load
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxAgentAnswer bounds what is read of the file; HAProxy reads no more than a
@@ -21,51 +24,70 @@ type AgentServer struct {
 	// File is read anew for each connection.
 	File string
 
-	mu        sync.Mutex
-	listeners []net.Listener
-	closed    bool
+	mu     sync.Mutex
+	closed bool
+	halls  []*hall
 }
 
-// Serve answers on l until Close, and returns nil after it.
+// Serve answers on l, a TCP listener, until Close, and returns nil then. It may
+// be called for several listeners. To close l alone does not end it.
 func (s *AgentServer) Serve(l net.Listener) error {
+	h, err := newHall(l)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
-	s.listeners = append(s.listeners, l)
+	s.halls = append(s.halls, h)
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		return l.Close()
+		h.close()
 	}
 	for {
-		c, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
+		_, err := h.poller.wait(time.Time{})
+		if errors.Is(err, os.ErrClosed) {
+			return nil
 		}
-		go s.answer(c)
+		if err != nil {
+			return fmt.Errorf("serving on %s: %w", l.Addr(), err)
+		}
+		for {
+			fd, _, ok := h.accept()
+			if !ok {
+				break
+			}
+			if b := s.answer(); len(b) > 0 {
+				// A new socket's buffer takes it; a peer that is gone is no fault.
+				_, _ = unix.Write(fd, b)
+			}
+			unix.Close(fd)
+		}
 	}
 }
 
-func (s *AgentServer) answer(c net.Conn) {
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+// answer reads the file.
+func (s *AgentServer) answer() []byte {
 	f, err := os.Open(s.File)
 	if err != nil {
-		return
+		return nil
 	}
 	defer f.Close()
-	_, _ = io.CopyN(c, f, maxAgentAnswer)
+	b, err := io.ReadAll(io.LimitReader(f, maxAgentAnswer))
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
-// Close closes the listeners; answers under way are a line and end by themselves.
+// Close closes the listeners.
 func (s *AgentServer) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	var errs []error
-	for _, l := range s.listeners {
-		errs = append(errs, l.Close())
+	for _, h := range s.halls {
+		errs = append(errs, h.close())
 	}
+	s.halls = nil
 	return errors.Join(errs...)
 }

@@ -87,19 +87,17 @@ const (
 	defaultConnectTimeout = 5 * time.Second
 	defaultStallTimeout   = 5 * time.Second
 	defaultTimeout        = 5 * time.Minute
-	// afterFault keeps a kind without a rate from spinning while all is refused.
-	afterFault = 100 * time.Millisecond
 )
 
 // Generator makes traffic and counts what became of it.
 type Generator struct {
 	o       Options
 	sources [2][]netip.Addr // IPv4, IPv6
+	poller  *poller
 
 	mu      sync.Mutex
 	started time.Time // zero until Run
 	ended   time.Time
-	turn    uint64 // which target and source are next
 	kinds   []*tally
 	faults  []Fault // the last maxFaults
 }
@@ -151,6 +149,10 @@ func New(o Options) (*Generator, error) {
 			*d.value = d.or
 		}
 	}
+	var err error
+	if g.poller, err = newPoller(); err != nil {
+		return nil, fmt.Errorf("making load: %w", err)
+	}
 	return g, nil
 }
 
@@ -158,36 +160,7 @@ func New(o Options) (*Generator, error) {
 // flight as long as Options.Linger allows, and returns the whole result. It is
 // called once. The end of ctx is an ordinary end, no error.
 func (g *Generator) Run(ctx context.Context) Result {
-	g.mu.Lock()
-	g.started = time.Now()
-	g.mu.Unlock()
-	starting := ctx
-	if g.o.Duration > 0 {
-		var cancel context.CancelFunc
-		starting, cancel = context.WithTimeout(ctx, g.o.Duration)
-		defer cancel()
-	}
-	// Requests have a context of their own, which outlives that of starting them.
-	flying, abort := context.WithCancel(context.WithoutCancel(ctx))
-	defer abort()
-
-	var starters, requests sync.WaitGroup
-	for i, k := range g.o.Kinds {
-		starters.Go(func() {
-			if k.Rate > 0 {
-				g.open(starting, flying, k, g.kinds[i], &requests)
-			} else {
-				g.closed(starting, flying, k, g.kinds[i], &requests)
-			}
-		})
-	}
-	starters.Wait()
-	linger := time.AfterFunc(g.o.Linger, abort)
-	defer linger.Stop()
-	requests.Wait()
-	g.mu.Lock()
-	g.ended = time.Now()
-	g.mu.Unlock()
+	newEngine(g).run(ctx)
 	return g.Snapshot(0)
 }
 
@@ -198,78 +171,6 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	return g.Run(ctx), nil
-}
-
-// open starts requests at a kind's rate.
-func (g *Generator) open(starting, flying context.Context, k Kind, t *tally, requests *sync.WaitGroup) {
-	slots := make(chan struct{}, k.Concurrency)
-	first := time.Now()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for n := 0; ; {
-		select {
-		case <-starting.Done():
-			return
-		case <-timer.C:
-		}
-		// A late timer owes several.
-		for due := int(time.Since(first).Seconds()*k.Rate) + 1; n < due; n++ {
-			select {
-			case slots <- struct{}{}:
-				requests.Go(func() {
-					g.request(flying, k, t)
-					<-slots
-				})
-			default:
-				g.mu.Lock()
-				t.skipped++
-				g.mu.Unlock()
-			}
-		}
-		timer.Reset(time.Until(first.Add(time.Duration(float64(n) / k.Rate * float64(time.Second)))))
-	}
-}
-
-// closed keeps a kind's number of requests in flight.
-func (g *Generator) closed(starting, flying context.Context, k Kind, t *tally, requests *sync.WaitGroup) {
-	for i := range k.Concurrency {
-		requests.Go(func() {
-			pause := k.Ramp * time.Duration(i) / time.Duration(k.Concurrency)
-			for sleep(starting, pause) {
-				pause = 0
-				if g.request(flying, k, t) != Completed {
-					pause = afterFault
-				}
-			}
-		})
-	}
-	<-starting.Done()
-}
-
-// sleep waits, and tells whether ctx is still there afterwards.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d > 0 {
-		select {
-		case <-ctx.Done():
-		case <-time.After(d):
-		}
-	}
-	return ctx.Err() == nil
-}
-
-// next chooses the target and source of the next request. Sources are stepped
-// through at another pace than targets, so that each meets each.
-func (g *Generator) next() (target netip.AddrPort, source netip.Addr) {
-	g.mu.Lock()
-	n := g.turn
-	g.turn++
-	g.mu.Unlock()
-	targets := uint64(len(g.o.Targets))
-	target = g.o.Targets[n%targets]
-	if s := g.sources[family(target.Addr())]; len(s) > 0 {
-		source = s[(n/targets)%uint64(len(s))]
-	}
-	return target, source
 }
 
 func family(a netip.Addr) int {

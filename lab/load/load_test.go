@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,13 +65,17 @@ func misbehave(t testing.TB, f func(c *net.TCPConn)) netip.AddrPort {
 // one makes one request and returns what became of it.
 func one(t *testing.T, ctx context.Context, o Options) KindResult {
 	t.Helper()
-	g, err := New(o)
+	o.Kinds[0].Rate, o.Kinds[0].Concurrency = 1, 1
+	o.Duration, o.Linger = time.Millisecond, time.Minute
+	if _, ok := ctx.Deadline(); ok {
+		o.Duration, o.Linger = time.Minute, 0
+		o.Kinds[0].Rate = 0.01
+	}
+	r, err := Run(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.started = time.Now()
-	g.request(ctx, g.o.Kinds[0], g.kinds[0])
-	return g.Snapshot(0).Kinds[0]
+	return r.Kinds[0]
 }
 
 func TestOutcomes(t *testing.T) {
@@ -95,6 +101,13 @@ func TestOutcomes(t *testing.T) {
 		{name: "quick", target: good, want: Completed},
 		{name: "slow", target: good, path: "/slow?seconds=0.3&bytes=100000", want: Completed},
 		{name: "slow and empty", target: good, path: "/slow?seconds=0.1&bytes=0", want: Completed},
+		{name: "chunks in pieces", target: misbehave(t, func(c *net.TCPConn) {
+			for _, b := range []byte("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\nX-Pattern: 1\r\n\r\n3;a=b\r\n\x00\x01\x02\r\n1\r\n\x03\r\n0\r\nTrailer: x\r\n\r\n") {
+				c.Write([]byte{b})
+				time.Sleep(time.Millisecond)
+			}
+		}), want: Completed},
+		{name: "no chunk", target: misbehave(t, say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n")), want: Wrong},
 		{name: "chunked", target: misbehave(t, say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Pattern: 1\r\n\r\n2\r\n\x00\x01\r\n0\r\n\r\n")), want: Completed},
 		{name: "until the end", target: misbehave(t, say("HTTP/1.0 200 OK\r\nx-pattern: 1\r\n\r\n"+pattern(5000))), want: Completed},
 		{name: "no listener", target: target(closed), want: Refused},
@@ -160,8 +173,8 @@ func overflown(t *testing.T) netip.AddrPort {
 }
 
 func TestUnfinished(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(300*time.Millisecond, cancel)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
 	got := one(t, ctx, Options{Targets: []netip.AddrPort{origin(t)}, Kinds: []Kind{Slow(1, 30*time.Second)}})
 	if got.Outcomes[Unfinished] != 1 || got.InFlight != 0 {
 		t.Errorf("got %v and %d in flight, want 1 unfinished and 0", got.Outcomes, got.InFlight)
@@ -280,29 +293,68 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// BenchmarkQuick is what a quick request costs, client and server together.
-func BenchmarkQuick(b *testing.B) {
-	g, err := New(Options{Targets: []netip.AddrPort{origin(b)}, Kinds: []Kind{Quick(1)}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	g.started = time.Now()
-	for b.Loop() {
-		if o := g.request(b.Context(), g.o.Kinds[0], g.kinds[0]); o != Completed {
-			b.Fatal(o, g.faults)
-		}
-	}
+// perSecond is what the benchmarks ask for.
+const perSecond = 200
+
+// spent reports the processor time that a benchmark took for each request,
+// servers included.
+func spent(b *testing.B, run func()) {
+	var before, after syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	run()
+	syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	took := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	b.ReportMetric(float64(took)/float64(b.N)/1000, "cpu-us/op")
 }
 
-// BenchmarkNetHTTP is the same with net/http's client, for comparison.
-func BenchmarkNetHTTP(b *testing.B) {
-	url := fmt.Sprintf("http://%s/", origin(b))
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
-	for b.Loop() {
-		r, err := client.Get(url)
-		if err != nil {
-			b.Fatal(err)
+// BenchmarkQuick is what a quick request costs at a usual rate.
+func BenchmarkQuick(b *testing.B) {
+	at := origin(b)
+	spent(b, func() {
+		r, err := Run(b.Context(), Options{
+			Targets: []netip.AddrPort{at}, Kinds: []Kind{Quick(perSecond)},
+			Duration: time.Duration(b.N) * time.Second / perSecond, Linger: time.Minute,
+		})
+		if err != nil || r.Broken() > 0 {
+			b.Fatal(err, r.Faults)
 		}
-		r.Body.Close()
-	}
+	})
+}
+
+// BenchmarkSlow is what a download of eight seconds costs.
+func BenchmarkSlow(b *testing.B) {
+	at := origin(b)
+	spent(b, func() {
+		r, err := Run(b.Context(), Options{
+			Targets: []netip.AddrPort{at}, Kinds: []Kind{Slow(b.N, 8*time.Second)},
+			Duration: 8 * time.Second, Linger: time.Minute,
+		})
+		if err != nil || r.Broken() > 0 {
+			b.Fatal(err, r.Faults)
+		}
+	})
+}
+
+// BenchmarkNetHTTP is BenchmarkQuick with net/http on both sides.
+func BenchmarkNetHTTP(b *testing.B) {
+	l := listen(b)
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello\n") }))
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
+	spent(b, func() {
+		var requests sync.WaitGroup
+		every := time.NewTicker(time.Second / perSecond)
+		for range b.N {
+			<-every.C
+			requests.Go(func() {
+				r, err := client.Get("http://" + l.Addr().String())
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				io.Copy(io.Discard, r.Body)
+				r.Body.Close()
+			})
+		}
+		requests.Wait()
+	})
 }

@@ -1,12 +1,8 @@
 package load
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"os"
 	"syscall"
 )
 
@@ -67,53 +63,39 @@ func (o *Outcome) UnmarshalText(b []byte) error {
 	return fmt.Errorf("reading an outcome: %q is none", b)
 }
 
-// wrongError is an answer that came and is not what it should be.
-type wrongError string
-
-func (e wrongError) Error() string { return string(e) }
-
 // classify turns an error into an outcome. Before the handshake's end the
 // same errno means something else than after it.
-func classify(ctx context.Context, err error, connected bool) Outcome {
+func classify(err error, connected bool) Outcome {
 	var wrong wrongError
 	switch {
 	case err == nil:
 		return Completed
-	case ctx.Err() != nil:
-		return Unfinished
 	case errors.As(err, &wrong):
 		return Wrong
-	case isAny(err, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS,
-		syscall.ENOMEM, syscall.EINVAL, syscall.EPERM, syscall.EACCES, syscall.EAFNOSUPPORT):
-		return Local
-	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.ENOPROTOOPT):
-		return Unreachable
-	case isAny(err, syscall.ECONNREFUSED) && !connected:
-		return Refused
-	case isAny(err, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNREFUSED, syscall.ECONNABORTED):
-		return Reset
-	case isTimeout(err) && connected:
-		return Stalled
-	case isTimeout(err):
+	case errors.Is(err, errConnect):
 		return ConnectTimeout
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return Wrong
-	case connected:
-		return Wrong // What remains are faults of the HTTP parser.
+	case errors.Is(err, errStalled), errors.Is(err, errTimeout):
+		return Stalled
+	}
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return Local
+	}
+	switch errno {
+	case syscall.ETIMEDOUT:
+		if connected {
+			return Stalled
+		}
+		return ConnectTimeout
+	case syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.ENOPROTOOPT:
+		return Unreachable
+	case syscall.ECONNREFUSED:
+		if connected {
+			return Reset
+		}
+		return Refused
+	case syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED:
+		return Reset
 	}
 	return Local
-}
-
-func isAny(err error, errnos ...syscall.Errno) bool {
-	for _, e := range errnos {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-func isTimeout(err error) bool {
-	var n net.Error
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &n) && n.Timeout()
 }

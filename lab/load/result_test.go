@@ -71,7 +71,7 @@ func TestHistogram(t *testing.T) {
 func TestTimelineIsBounded(t *testing.T) {
 	tl := &tally{name: "k"}
 	for i := range maxBuckets + 10 {
-		tl.count(Completed, answer{}, time.Millisecond, time.Duration(i)*Step)
+		tl.count(Completed, &flight{}, time.Millisecond, time.Duration(i)*Step)
 	}
 	got := tl.result(maxBuckets+9, 0).Timeline
 	if len(got.Completed) > maxBuckets || got.First+len(got.Completed) != maxBuckets+10 {

@@ -1,26 +1,27 @@
 package load
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
-	"net/http"
-	"strconv"
+	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// Defaults and bounds of /slow.
-	defaultSlowTime  = 8 * time.Second
-	maxSlowTime      = time.Hour
-	defaultSlowBytes = 64 << 10
-	// dripEvery is how often a piece of a slow body is sent. Each costs a
-	// wake-up in the server, the proxy and the client.
-	dripEvery = 250 * time.Millisecond
+	// dripEvery is how often a piece of a slow body is sent, and dripGrid
+	// the moments at which that is done, for all bodies that are due then:
+	// each wake-up costs something in the server, the proxy and the client.
+	dripEvery = 500 * time.Millisecond
+	dripGrid  = 50 * time.Millisecond
+	// maxVisits bounds a Server's connections; more are closed at once.
+	maxVisits = 16 << 10
+	// idleLimit is how long a connection may say nothing.
+	idleLimit = 2 * time.Minute
 )
 
 // Server answers requests as a back-end host of the lab does. It understands
@@ -30,103 +31,219 @@ const (
 //	/slow?seconds=8&bytes=65536   the pattern, dripped evenly over the time
 //	/healthcheck                  200
 //
-// Each answer is signed in X-Server. Its zero value with a Name is ready.
+// Each answer is signed in X-Server. A zero Server with a Name is ready.
 type Server struct {
 	// Name is what X-Server says.
 	Name string
 
-	once   sync.Once
-	server http.Server
+	mu     sync.Mutex
+	closed bool
+	halls  []*hall
 }
 
-// Serve answers on l until Close or until l is closed, and returns nil then.
-// It may be called for several listeners; after Close it serves none.
+// Serve answers on l, a TCP listener, until Close, and returns nil then. It may
+// be called for several listeners. To close l alone does not end it.
 func (s *Server) Serve(l net.Listener) error {
-	s.once.Do(func() {
-		s.server.Handler = s.handler()
-		s.server.ReadHeaderTimeout = time.Minute
-		s.server.MaxHeaderBytes = maxHead
-		// A proxy's checks come and go without a word.
-		s.server.ErrorLog = log.New(io.Discard, "", 0)
-	})
-	err := s.server.Serve(proxyListener{l})
-	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-		return nil
+	h, err := newHall(l)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	s.mu.Lock()
+	s.halls = append(s.halls, h)
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		h.close()
+	}
+	e := &service{s: s, hall: h, visits: make(map[int32]*visit), drips: make(map[int32]*visit)}
+	return e.run()
 }
 
 // Close closes the listeners and cuts off what is in flight.
-func (s *Server) Close() error { return s.server.Close() }
-
-func (s *Server) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s answers %s\n", s.Name, r.RemoteAddr)
-	})
-	mux.HandleFunc("GET /healthcheck", func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "OK\n")
-	})
-	mux.HandleFunc("GET /slow", slow)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(headerServer, s.Name)
-		mux.ServeHTTP(w, r)
-	})
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	var errs []error
+	for _, h := range s.halls {
+		errs = append(errs, h.close())
+	}
+	s.halls = nil
+	return errors.Join(errs...)
 }
 
-// slow drips the pattern.
-func slow(w http.ResponseWriter, r *http.Request) {
-	takes, size := defaultSlowTime, int64(defaultSlowBytes)
-	query := r.URL.Query()
-	if s := query.Get("seconds"); s != "" {
-		f, err := strconv.ParseFloat(s, 64)
-		// Written so that NaN is refused as well.
-		if err != nil || !(f >= 0 && f <= maxSlowTime.Seconds()) {
-			http.Error(w, fmt.Sprintf("seconds: %q is not between 0 and %g", s, maxSlowTime.Seconds()), http.StatusBadRequest)
-			return
-		}
-		takes = time.Duration(f * float64(time.Second))
-	}
-	if s := query.Get("bytes"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || n < 0 || n > maxBody {
-			http.Error(w, fmt.Sprintf("bytes: %q is not between 0 and %d", s, maxBody), http.StatusBadRequest)
-			return
-		}
-		size = n
-	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	w.Header().Set(headerPattern, "1")
-	w.WriteHeader(http.StatusOK)
-	drip(r.Context(), w, takes, size)
+// hall is a listener under a poller.
+type hall struct {
+	l      net.Listener
+	raw    syscall.RawConn
+	fd     int32
+	poller *poller
 }
 
-// drip sends size bytes of the pattern evenly over a time, and stops where the
-// client is gone.
-func drip(ctx context.Context, w http.ResponseWriter, takes time.Duration, size int64) {
-	flush := http.NewResponseController(w)
-	start := time.Now()
-	var buf [4096]byte
-	for sent := int64(0); ; {
-		due := size
-		if spent := time.Since(start); spent < takes {
-			due = int64(float64(size) * float64(spent) / float64(takes))
-		}
-		for sent < due {
-			piece := buf[:min(int64(len(buf)), due-sent)]
-			fill(piece, sent)
-			if _, err := w.Write(piece); err != nil {
+func newHall(l net.Listener) (*hall, error) {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("serving on %s: %T has no socket", l.Addr(), l)
+	}
+	h := &hall{l: l}
+	var err error
+	if h.raw, err = c.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	}
+	if h.poller, err = newPoller(); err != nil {
+		return nil, fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	}
+	ctlErr := h.raw.Control(func(fd uintptr) {
+		h.fd = int32(fd)
+		err = h.poller.add(int(fd))
+	})
+	if err = errors.Join(ctlErr, err); err != nil {
+		h.poller.close()
+		return nil, fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	}
+	return h, nil
+}
+
+// accept returns the next connection, and false where there is none. It
+// goes past the listener's own Accept, which would set options and ask for
+// addresses that nobody needs.
+func (h *hall) accept() (fd int, peer syscall.Sockaddr, ok bool) {
+	err := h.raw.Control(func(l uintptr) {
+		for {
+			var err error
+			// Not unix.Accept4, which asks each socket for its protocol.
+			fd, peer, err = syscall.Accept4(int(l), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			if ok = err == nil; ok || !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED) {
 				return
 			}
-			sent += int64(len(piece))
 		}
-		// At the start too: the headers must not wait for a first byte.
-		if flush.Flush() != nil || sent == size && time.Since(start) >= takes {
+	})
+	return fd, peer, ok && err == nil
+}
+
+// close ends what waits on the poller.
+func (h *hall) close() error {
+	h.poller.close()
+	err := h.l.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// service is one Serve, in one goroutine.
+type service struct {
+	*hall
+	s      *Server
+	visits map[int32]*visit
+	drips  map[int32]*visit // those that are being sent a body
+	grid   time.Time        // when to look at them, zero where there are none
+	swept  time.Time
+	buf    [16 << 10]byte
+}
+
+func (e *service) run() error {
+	defer func() {
+		for _, v := range e.visits {
+			unix.Close(v.fd)
+		}
+		e.l.Close()
+	}()
+	for {
+		events, err := e.poller.wait(e.grid)
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("serving on %s: %w", e.l.Addr(), err)
+		}
+		now := time.Now()
+		for _, ev := range events {
+			if ev.Fd == e.fd {
+				e.welcome(now)
+			} else if v := e.visits[ev.Fd]; v != nil {
+				e.attend(v, ev.Events, now)
+			}
+		}
+		if len(e.drips) > 0 && !now.Before(e.grid) {
+			for _, v := range e.drips {
+				e.carryOn(v, v.answer(e.s, now), now)
+			}
+		}
+		if now.Sub(e.swept) > idleLimit/4 {
+			e.sweep(now)
+		}
+		e.schedule(now)
+	}
+}
+
+// welcome takes all connections that have come. Most have said what they want
+// by then.
+func (e *service) welcome(now time.Time) {
+	for {
+		fd, peer, ok := e.accept()
+		if !ok {
 			return
 		}
-		if !sleep(ctx, min(dripEvery, takes-time.Since(start))) {
-			return
+		if len(e.visits) >= maxVisits || e.poller.add(fd) != nil {
+			unix.Close(fd)
+			continue
+		}
+		v := &visit{fd: fd, client: peerName(peer), last: now}
+		e.visits[int32(fd)] = v
+		e.attend(v, unix.EPOLLIN, now)
+	}
+}
+
+// attend does what an event allows.
+func (e *service) attend(v *visit, events uint32, now time.Time) {
+	ok := true
+	if events&(unix.EPOLLIN|ended) != 0 {
+		ok = v.read(e.buf[:], events&ended != 0, now)
+	}
+	if ok && len(v.out) > 0 {
+		ok = v.flush()
+		if ok && len(v.out) == 0 && v.drip != nil {
+			ok = v.pour(now)
+		}
+	}
+	e.carryOn(v, ok && v.answer(e.s, now), now)
+}
+
+// carryOn sends what is due of a body, and takes leave where it is over.
+func (e *service) carryOn(v *visit, ok bool, now time.Time) {
+	for ok && v.drip != nil && len(v.out) == 0 && !now.Before(v.drip.due()) {
+		// A request that came during the body is answered after it.
+		ok = v.pour(now) && v.answer(e.s, now)
+	}
+	switch {
+	case !ok:
+		delete(e.visits, int32(v.fd))
+		delete(e.drips, int32(v.fd))
+		unix.Close(v.fd)
+	case v.drip != nil:
+		e.drips[int32(v.fd)] = v
+	default:
+		delete(e.drips, int32(v.fd))
+	}
+}
+
+// schedule sets the time of the next drips.
+func (e *service) schedule(now time.Time) {
+	switch {
+	case len(e.drips) == 0:
+		e.grid = time.Time{}
+	case !e.grid.After(now):
+		e.grid = now.Truncate(dripGrid).Add(dripGrid)
+	}
+}
+
+// sweep ends connections that have said nothing for long.
+func (e *service) sweep(now time.Time) {
+	e.swept = now
+	for _, v := range e.visits {
+		if v.drip == nil && now.Sub(v.last) > idleLimit {
+			e.carryOn(v, false, now)
 		}
 	}
 }

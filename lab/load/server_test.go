@@ -2,19 +2,17 @@ package load
 
 import (
 	"bufio"
-	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -118,43 +116,101 @@ func TestCloseCutsOff(t *testing.T) {
 	}
 }
 
-// TestDrip looks at the pace in a bubble of its own time.
+// TestDrip looks at a body's pace as if it were asked every so often.
 func TestDrip(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
-		w := &timed{ResponseRecorder: httptest.NewRecorder(), start: start}
-		drip(t.Context(), w, 8*time.Second, 8000)
-		if took := time.Since(start); took != 8*time.Second {
-			t.Errorf("took %v, want 8s", took)
+	start := time.Now()
+	d := &drip{start: start, takes: 8 * time.Second, size: 8001}
+	var got []byte
+	var buf [100]byte
+	for now := start; len(got) < 8001; now = now.Add(dripGrid) {
+		if now.Sub(start) > 8*time.Second {
+			t.Fatalf("%d bytes after %v", len(got), now.Sub(start))
 		}
-		if n := w.Body.Len(); n != 8000 || !matches(w.Body.Bytes(), 0) {
-			t.Errorf("%d bytes, the pattern: %v", n, matches(w.Body.Bytes(), 0))
+		if now.Before(d.due()) {
+			continue
 		}
-		for i, at := range w.at[1:] {
-			if d := at - w.at[i]; d > dripEvery {
-				t.Errorf("nothing for %v after %v", d, w.at[i])
-			}
+		for n := len(buf); n == len(buf); {
+			n = d.next(buf[:], now)
+			got = append(got, buf[:n]...)
 		}
-	})
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		start := time.Now()
-		drip(ctx, httptest.NewRecorder(), time.Hour, 1<<20)
-		if took := time.Since(start); took != time.Second {
-			t.Errorf("the client left after a second, the drip after %v", took)
+		if want := 1000 * now.Sub(start).Seconds(); float64(len(got)) < want-1 || float64(len(got)) > want+1 {
+			t.Errorf("%d bytes after %v, want %.0f", len(got), now.Sub(start), want)
 		}
-	})
+	}
+	if !matches(got, 0) || !d.due().Equal(start.Add(8*time.Second)) {
+		t.Errorf("the body is the pattern: %v; it ended at %v", matches(got, 0), d.due().Sub(start))
+	}
 }
 
-// timed notes when something was flushed.
-type timed struct {
-	*httptest.ResponseRecorder
-	start time.Time
-	at    []time.Duration
+// TestKeepAlive sends two requests at once on one connection, the first of
+// which takes a while, as a proxy may.
+func TestKeepAlive(t *testing.T) {
+	c, err := net.Dial("tcp", origin(t).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprint(c, "PROXY TCP4 198.51.100.7 192.0.2.1 4711 80\r\n"+
+		"GET /slow?seconds=0.2&bytes=100000 HTTP/1.1\r\n\r\nHEAD /slow HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n")
+	r := bufio.NewReader(c)
+	for i, want := range []struct {
+		method string
+		length int
+	}{{"GET", 100000}, {"HEAD", 0}, {"GET", len("s1 answers 198.51.100.7:4711\n")}} {
+		answer, err := http.ReadResponse(r, &http.Request{Method: want.method})
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		b, err := io.ReadAll(answer.Body)
+		if err != nil || len(b) != want.length || answer.StatusCode != 200 {
+			t.Errorf("answer %d: got %d bytes, %d, %v, want %d bytes", i, len(b), answer.StatusCode, err, want.length)
+		}
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("after an HTTP/1.0 request: got %v, want the end", err)
+	}
 }
 
-func (w *timed) Flush() { w.at = append(w.at, time.Since(w.start)) }
+// TestServerRefuses sends what is no request; the connection must end, and the
+// server go on.
+func TestServerRefuses(t *testing.T) {
+	at := origin(t)
+	for _, in := range []string{
+		"nonsense\r\n\r\n",
+		"PROXY nonsense\r\nGET / HTTP/1.1\r\n\r\n",
+		"PROXY " + strings.Repeat("a", 200),
+		strings.Repeat("a", 1<<20),
+		"GET / HTTP/1.1\r\n" + strings.Repeat("A: b\r\n", 1<<16),
+		"GET /\x00 HTTP/1.1\r\n\r\n",
+		"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+	} {
+		c, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		go io.WriteString(c, in)
+		b, err := io.ReadAll(c)
+		if strings.Contains(string(b), " 200 ") || err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("%.20q: got %q and %v", in, b, err)
+		}
+		c.Close()
+	}
+	if got := one(t, t.Context(), Options{Targets: []netip.AddrPort{at}, Kinds: []Kind{Quick(1)}}); got.Outcomes[Completed] != 1 {
+		t.Errorf("afterwards: %v", got.Outcomes)
+	}
+}
+
+// TestLargeBody goes past every buffer on the way, to a client that reads
+// slowly.
+func TestLargeBody(t *testing.T) {
+	k := Kind{Name: "large", Path: "/slow?seconds=0&bytes=8000000", Pace: 8_000_000}
+	got := one(t, t.Context(), Options{Targets: []netip.AddrPort{origin(t)}, Kinds: []Kind{k}})
+	if got.Outcomes[Completed] != 1 || got.Bytes != 8_000_000 || got.Latency.Max < 900 {
+		t.Errorf("got %v, %d bytes in %v ms, want all in a second", got.Outcomes, got.Bytes, got.Latency.Max)
+	}
+}
 
 func TestAgentServer(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "agent-check")

@@ -28,20 +28,20 @@ type tally struct {
 }
 
 // count adds one request that ended at a time after the start of the run.
-func (t *tally) count(o Outcome, a answer, took, at time.Duration) {
+func (t *tally) count(o Outcome, f *flight, took, at time.Duration) {
 	t.ended++
 	t.outcomes[o]++
-	t.bytes += a.bytes
-	if a.status != 0 {
-		countName(&t.statuses, a.status)
+	t.bytes += f.body.got
+	if f.status != 0 {
+		countName(&t.statuses, f.status)
 	}
 	if o == Completed {
 		t.latency.add(took)
-		if a.lb7 != "" {
-			countName(&t.lb7, a.lb7)
+		if f.lb7 != "" {
+			countName(&t.lb7, f.lb7)
 		}
-		if a.server != "" {
-			countName(&t.servers, a.server)
+		if f.server != "" {
+			countName(&t.servers, f.server)
 		}
 	}
 	i := t.reach(int(at / Step))
