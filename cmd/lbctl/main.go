@@ -1,8 +1,9 @@
-// Command lbctl asks a running lb4d how it is, over its unix socket.
+// Command lbctl asks a running lb4d how it is, and tells it what to do, over
+// its unix socket.
 //
 // Each verb has a file of its own. The exit status is 0 when the question was
-// answered, whatever the answer; 1 when it could not be asked; 2 for wrong
-// usage.
+// answered, whatever the answer, or the request carried out; 1 when it could
+// not be asked or was refused; 2 for wrong usage.
 package main
 
 import (
@@ -44,11 +45,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parsed := false
 	root := &cobra.Command{
 		Use:   "lbctl",
-		Short: "Ask lb4d how it is",
+		Short: "Ask lb4d how it is, and tell it what to do",
 		Long: `lbctl asks a running lb4d over its unix socket.
 
-The exit status is 0 when lb4d answered, whatever the answer; 1 when it could
-not be asked; 2 for wrong usage. Long options take one dash or two.`,
+The exit status is 0 when lb4d answered, whatever the answer, or has done what
+it was told; 1 when it could not be asked or has refused; 2 for wrong usage.
+Long options take one dash or two.`,
 		SilenceErrors:    true,
 		SilenceUsage:     true,
 		PersistentPreRun: func(*cobra.Command, []string) { parsed = true },
@@ -57,7 +59,7 @@ not be asked; 2 for wrong usage. Long options take one dash or two.`,
 	root.SetErr(stderr)
 	root.PersistentFlags().StringVar(&socket, "socket", control.DefaultSocket, "`path` of the unix socket on which lb4d listens")
 	client := func() *control.Client { return control.NewClient(socket) }
-	root.AddCommand(statusCommand(client), versionCommand(client))
+	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client), versionCommand(client))
 
 	root.SetArgs(doubleDash(root, args))
 	err := root.ExecuteContext(ctx)

@@ -71,10 +71,15 @@ reload that was refused.`,
 			return s.write(page)
 		},
 	}
-	cmd.Flags().VarP(&output, "output", "o", "text or json")
+	outputFlag(cmd, &output)
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again each second until interrupted; with -o json one line each")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// outputFlag is --output of a verb.
+func outputFlag(cmd *cobra.Command, output *format) {
+	cmd.Flags().VarP(output, "output", "o", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // shower shows the status in one format.

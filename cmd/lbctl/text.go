@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -9,8 +10,13 @@ import (
 	"lb4d/control"
 )
 
-// maxListed bounds how many names a cell lists.
-const maxListed = 3
+const (
+	// maxListed bounds how many names a cell lists.
+	maxListed = 3
+	// maxDrained bounds how many drained members are told one by one above
+	// the tables.
+	maxDrained = 8
+)
 
 // render is the status as people read it at three in the morning: what is
 // wrong first, then the tables from the routers' side to the members'.
@@ -63,12 +69,83 @@ func (p *page) alerts(st *control.Status) {
 	if m := st.Maintenance; m.Error != "" {
 		p.say(red, "MAINTENANCE FILE", m.Path+" cannot be examined: "+m.Error)
 	}
+	p.drained(st.Members)
 	for _, e := range st.Errors {
 		p.say(red, "FAILED", e)
 	}
 	if len(st.Errors) > 0 {
 		p.say(plain, "", "what failed is tried again with each pass")
 	}
+}
+
+// drained tells which members an operator has drained: like a maintenance file
+// a drain stands until somebody remembers it.
+func (p *page) drained(members []control.Member) {
+	type member struct{ pool, name string }
+	addresses := map[member][]control.Member{}
+	var order []member
+	for _, m := range members {
+		if m.Drained == nil {
+			continue
+		}
+		key := member{m.Pool, m.Name}
+		if addresses[key] == nil {
+			order = append(order, key)
+		}
+		addresses[key] = append(addresses[key], m)
+	}
+	for i, key := range order {
+		if i == maxDrained {
+			p.say(yellow, "DRAINED", fmt.Sprintf("and %d more members", len(order)-i))
+			return
+		}
+		drain := addresses[key][0].Drained
+		line := fmt.Sprintf("%s of pool %s for %s", key.name, key.pool, p.since(drain.Since))
+		if drain.Reason != "" {
+			line += ": " + drain.Reason
+		}
+		p.say(yellow, "DRAINED", line+"; "+standing(addresses[key]))
+	}
+}
+
+// standing is the state that a member's addresses are in, with the flows that
+// are left where it drains.
+func standing(addresses []control.Member) string {
+	var states []string
+	var left control.Member
+	for _, m := range addresses {
+		if !slices.Contains(states, m.State) {
+			states = append(states, m.State)
+		}
+		if m.State == "draining" {
+			left.ActiveFlows += m.ActiveFlows
+			left.InactiveFlows += m.InactiveFlows
+		}
+	}
+	s := strings.Join(states, " and ")
+	if slices.Contains(states, "draining") {
+		s += ", " + flowsLeft(left)
+	}
+	return s
+}
+
+// flowsLeft is what a member still carries in words. IPVS counts a flow as
+// inactive for minutes after its end, and flows over UDP always, so those that
+// are active are told apart.
+func flowsLeft(m control.Member) string {
+	n, noun := m.ActiveFlows+m.InactiveFlows, "flows"
+	if n == 1 {
+		noun = "flow"
+	}
+	switch {
+	case n == 0:
+		return "no flows left"
+	case m.InactiveFlows == 0:
+		return fmt.Sprintf("%d %s left", n, noun)
+	case m.ActiveFlows == 0:
+		return fmt.Sprintf("%d %s left, none active", n, noun)
+	}
+	return fmt.Sprintf("%d %s left, %d active", n, noun, m.ActiveFlows)
 }
 
 // say writes one paragraph, wrapped to the terminal.
@@ -109,10 +186,19 @@ func (p *page) services(services []control.Service) {
 			forwarding = coloured("yes", green)
 		}
 		t.add(text(s.Name), forwarding, text(p.since(s.Since)),
-			number(fmt.Sprintf("%d/%d", s.Up, s.Members)), number(strconv.Itoa(s.Quorum)),
+			number(fmt.Sprintf("%d/%d", s.Up, s.Members)), number(quorum(s)),
 			text(s.Pool), text(few(s.Ports)), text(s.Reason))
 	}
 	p.table("services", t)
+}
+
+// quorum is how many members a service needs, and how many more than that to
+// come back.
+func quorum(s control.Service) string {
+	if s.QuorumRestore > s.Quorum {
+		return fmt.Sprintf("%d, restore %d", s.Quorum, s.QuorumRestore)
+	}
+	return strconv.Itoa(s.Quorum)
 }
 
 func (p *page) members(members []control.Member) {
@@ -122,28 +208,32 @@ func (p *page) members(members []control.Member) {
 		if m.Weight != m.ConfiguredWeight {
 			weight += " of " + strconv.Itoa(m.ConfiguredWeight)
 		}
-		said := answer(m)
-		if !m.LastCheck.IsZero() {
-			said += " (" + p.since(m.LastCheck) + " ago)"
-		}
 		t.add(text(m.Name), text(m.Pool), text(m.Address), coloured(m.State, stateColour(m.State)), text(p.since(m.Since)),
 			number(weight), number(strconv.Itoa(m.ActiveFlows)), number(strconv.Itoa(m.InactiveFlows)),
-			text(said))
+			text(p.answer(m)))
 	}
 	p.table("members", t)
 }
 
 // answer is a member's last answer, and why that makes it what it is where the
 // answer alone does not tell.
-func answer(m control.Member) string {
-	reason := strings.TrimPrefix(m.Reason, m.State+": ")
-	switch {
-	case m.State == "up" && m.LastAnswer != "", reason == "":
-		return m.LastAnswer
-	case strings.Contains(reason, m.LastAnswer):
-		return reason
+func (p *page) answer(m control.Member) string {
+	ago := ""
+	if !m.LastCheck.IsZero() {
+		ago = " (" + p.since(m.LastCheck) + " ago)"
 	}
-	return m.LastAnswer + "; " + reason
+	said := m.LastAnswer + ago
+	switch reason := strings.TrimPrefix(m.Reason, m.State+": "); {
+	case m.State == "up" && m.LastAnswer != "", reason == "":
+	case strings.Contains(reason, m.LastAnswer):
+		said = reason + ago
+	default:
+		said += "; " + reason
+	}
+	if m.State == "draining" {
+		said = flowsLeft(m) + "; " + said
+	}
+	return said
 }
 
 func (p *page) peers(peers []control.Peer) {

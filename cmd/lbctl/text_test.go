@@ -39,7 +39,7 @@ func base() *control.Status {
 			{Address: "2001:db8::c633:6401", Announced: true, State: "announced", Reason: "announced: www forwards to 2 of 2 members", Since: at.Add(-192 * time.Second), Services: []string{"www"}},
 		},
 		Services: []control.Service{
-			{Name: "www", Forwarding: true, Reason: "www forwards to 2 of 2 members", Since: at.Add(-76 * time.Hour), VIPs: []string{"198.51.100.1", "2001:db8::c633:6401"}, Ports: []string{"80/tcp", "443/tcp"}, Pool: "lb7", Up: 2, Quorum: 1, Members: 2},
+			{Name: "www", Forwarding: true, Reason: "www forwards to 2 of 2 members", Since: at.Add(-76 * time.Hour), VIPs: []string{"198.51.100.1", "2001:db8::c633:6401"}, Ports: []string{"80/tcp", "443/tcp"}, Pool: "lb7", Up: 2, Quorum: 1, QuorumRestore: 1, Members: 2},
 		},
 		Members: []control.Member{up("lb7-1", "192.0.2.139"), up("lb7-2", "192.0.2.140")},
 		Peers: []control.Peer{
@@ -70,11 +70,12 @@ func worst() *control.Status {
 	st.VIPs[0].Reason = "draining" + strings.TrimPrefix(st.VIPs[0].Reason, "withdrawn")
 	st.VIPs[0].Services = []string{"www", "mail", "dns", "ntp", "irc"}
 	s := &st.Services[0]
-	s.Forwarding, s.Up, s.Reason = false, 0, "www has 0 of 2 members up, quorum 1"
+	s.Forwarding, s.Up, s.QuorumRestore, s.Reason = false, 0, 2, "www has 0 of 2 members up, quorum 1"
 	m := st.Members
 	m[0].State, m[0].Weight, m[0].Reason, m[0].LastAnswer = "down", 0, "down: dial tcp 192.0.2.139:80: connection refused", "dial tcp 192.0.2.139:80: connection refused"
 	m[0].Since = at.Add(-2 * time.Second)
-	m[1].State, m[1].Weight, m[1].Reason, m[1].LastAnswer = "draining", 0, "draining: drained by hand", "200 OK in 1ms"
+	m[1].State, m[1].Weight, m[1].Reason, m[1].LastAnswer = "draining", 0, "draining: drained by the operator: old disk, \x1b[2J, since 2024-05-13T23:12:45Z", "200 OK in 1ms"
+	m[1].Drained = &control.Drain{Reason: "old disk, \x1b[2J", Since: at.Add(-76 * time.Hour)}
 	st.Members = append(m, control.Member{
 		Pool: "lb7", Name: "lb7-3", Address: "2001:db8::c000:28d", State: "unknown",
 		Reason: "unknown: no answer to the first check yet", Since: at, ConfiguredWeight: 10,
