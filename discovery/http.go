@@ -51,6 +51,7 @@ func (s HTTP) Run(ctx context.Context, tell func([]Entry, error)) {
 	for failures := 0; ; {
 		start := time.Now()
 		entries, err := p.ask(ctx)
+		p.failed = err != nil
 		if ctx.Err() != nil {
 			return
 		}
@@ -77,6 +78,9 @@ type httpPoll struct {
 	// etag is that of entries, the last list; empty: it had none.
 	etag    string
 	entries []Entry
+	// failed: the last request did. The next does not wait, because that the
+	// endpoint is back is news, whatever the list is.
+	failed bool
 	// holds: the endpoint held its last answer, or it is to be found out
 	// whether it does.
 	holds bool
@@ -86,6 +90,10 @@ type httpPoll struct {
 // ask makes one request.
 func (p *httpPoll) ask(ctx context.Context) ([]Entry, error) {
 	first := p.etag == ""
+	wait := p.Wait
+	if first || p.failed {
+		wait = 0
+	}
 	header := http.Header{
 		"Accept": {"application/json"},
 		// Of http_sd: endpoints adapt to it.
@@ -94,10 +102,10 @@ func (p *httpPoll) ask(ctx context.Context) ([]Entry, error) {
 	timeout := p.Timeout
 	if !first {
 		header.Set("If-None-Match", p.etag)
-		if p.Wait > 0 {
-			header.Set("Prefer", fmt.Sprintf("wait=%d", p.Wait/time.Second))
-			timeout += p.Wait
-		}
+	}
+	if wait > 0 {
+		header.Set("Prefer", fmt.Sprintf("wait=%d", wait/time.Second))
+		timeout += wait
 	}
 	if err := bearToken(header, "Authorization", "Bearer ", p.TokenFile); err != nil {
 		return nil, err
@@ -105,20 +113,18 @@ func (p *httpPoll) ask(ctx context.Context) ([]Entry, error) {
 	start := time.Now()
 	got, err := get(ctx, p.client, p.URL, header, timeout)
 	if err != nil {
-		p.holds = false
 		return nil, err
 	}
 	fresh := false
 	switch {
 	case got.status == http.StatusNotModified && !first:
 	case got.status != http.StatusOK:
-		p.holds = false
 		return nil, got.unexpected(p.URL)
 	default:
 		entries, err := ParseJSON(got.body)
 		if err != nil {
 			// The same answer must not be taken for a confirmation.
-			p.etag, p.holds = "", false
+			p.etag = ""
 			return nil, fmt.Errorf("reading the answer of %s: %w", bareURL(p.URL), err)
 		}
 		fresh = !reflect.DeepEqual(p.entries, entries)
@@ -128,7 +134,7 @@ func (p *httpPoll) ask(ctx context.Context) ([]Entry, error) {
 	// nothing of whether the next answer will be held.
 	applied := strings.Contains(strings.Join(got.header.Values("Preference-Applied"), ","), "wait")
 	p.holds = p.Wait > 0 && p.etag != "" &&
-		(first || applied || time.Since(start) >= min(heldAfter, p.Wait) || p.holds && fresh)
+		(wait == 0 || applied || time.Since(start) >= min(heldAfter, wait) || p.holds && fresh)
 	return p.entries, nil
 }
 
