@@ -1,9 +1,9 @@
 // Package health observes the members of the pools: it probes each one at its
 // interval and tells how it is.
 //
-// The state machine (state.go) and the timetable (schedule.go) are pure; the
-// probes (tcp.go, http.go) touch the network; Observer (observer.go) runs them,
-// spread over the interval.
+// The state machine (state.go, mtu.go) and the timetable (schedule.go) are pure;
+// the probes (tcp.go, http.go, through.go, fullsize.go) touch the network;
+// Observer (observer.go) runs them, spread over the interval.
 package health
 
 import (
@@ -25,10 +25,17 @@ type Target struct {
 type Check struct {
 	// HTTP is the path of a GET request; empty: a TCP connect is enough.
 	HTTP string
-	// Host is the Host header; empty: the target's address, with the port
-	// where that is not 80 (RFC 9110 section 7.2).
+	// Host is the Host header; empty: the address that the probe connects to,
+	// with the port where that is not 80 (RFC 9110 section 7.2).
 	Host string
 	Port uint16
+	// Through leads the probe through the tunnel, as a user's packets go; nil:
+	// it goes to the target's own address. The port is the same.
+	Through *Through
+	// MTURequired makes a target whose tunnel is known not to carry full-size
+	// packets fail its check. Otherwise that is a warning. It means nothing
+	// without Through.
+	MTURequired bool
 	// ExpectStatus are the answers that mean up, DrainStatus those that ask
 	// for no new flows. A status in both drains, which is the side that
 	// breaks nothing.
@@ -42,6 +49,32 @@ type Check struct {
 	// is how many failures in a row bring it there.
 	Rise int
 	Fall int
+}
+
+// Through is the way through the tunnel: the probe connects to the VIP with a
+// mark, by which IPVS on this host finds the service that has the target as its
+// only destination, and sends the packets there encapsulated. The target
+// answers as it answers a user: from the VIP, straight to Source.
+//
+// The firewall-mark service has to be in the kernel before the first probe.
+// Without it the probe would meet the VIP's own service, and some other member
+// might answer.
+type Through struct {
+	VIP netip.Addr
+	// Source is the address of this host, of the VIP's family, that the target
+	// answers to. It cannot be left to the kernel, which would choose the VIP.
+	Source netip.Addr
+	// Mark is the firewall mark (SO_MARK, which takes CAP_NET_ADMIN) of the
+	// target's service. No two targets share one.
+	Mark uint32
+	// MTU is the size in bytes of the largest packets that users send; 0:
+	// 1500. A larger MTU of the underlay, which is there to make room for the
+	// encapsulation, does not belong here.
+	MTU int
+	// Overhead is what the encapsulation adds to a packet, in bytes; 0: 20 for
+	// a target with an IPv4 address (RFC 2003), 40 for one with an IPv6
+	// address (RFC 2473). It serves words alone.
+	Overhead int
 }
 
 // State is what is known of a target.
@@ -61,6 +94,25 @@ const (
 // String is the state's name as status, metrics and logs show it.
 func (s State) String() string {
 	return [...]string{"unknown", "up", "draining", "down"}[s]
+}
+
+// MTUState is what is known of full-size packets on their way through the
+// tunnel.
+type MTUState int
+
+const (
+	// MTUUnknown: not asked yet, not asked at all without Through, or there
+	// was no telling.
+	MTUUnknown MTUState = iota
+	// MTUOK: a full-size packet arrived.
+	MTUOK
+	// MTUFailed: full-size packets do not arrive.
+	MTUFailed
+)
+
+// String is the state's name as status and metrics show it.
+func (s MTUState) String() string {
+	return [...]string{"unknown", "ok", "failed"}[s]
 }
 
 // Status is what an Observer knows of one target.
@@ -85,4 +137,15 @@ type Status struct {
 	Successes, Failures int
 	// ChecksTotal and FailedTotal count since the target was first seen.
 	ChecksTotal, FailedTotal uint64
+
+	// MTU tells whether full-size packets get through the tunnel. It is a
+	// matter apart from State unless Check.MTURequired.
+	MTU MTUState
+	// MTUSince is when MTU was entered; zero before the first answer.
+	MTUSince time.Time
+	// MTUAnswer is what the last probe of it found, in words, of the same kind
+	// as LastAnswer: "full-size packets (1500 bytes) get through".
+	MTUAnswer string
+	// MTUFailures is how many probes of it failed in a row.
+	MTUFailures int
 }

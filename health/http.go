@@ -52,8 +52,9 @@ func request(target Target, check Check) string {
 	if host == "" {
 		// A zone has a meaning on this host alone and no place in a Host
 		// header.
-		host = target.Addr.Unmap().WithZone("").String()
-		if target.Addr.Unmap().Is6() {
+		at := check.address(target).WithZone("")
+		host = at.String()
+		if at.Is6() {
 			host = "[" + host + "]"
 		}
 		if check.Port != 80 {
@@ -64,6 +65,17 @@ func request(target Target, check Check) string {
 		"Host: " + host + "\r\n" +
 		"User-Agent: lb4d\r\n" +
 		"Connection: close\r\n\r\n"
+}
+
+// padded is a request filled up to size bytes with a header field that means
+// nothing; ok tells whether there is room for one.
+func padded(request string, size int) (text string, ok bool) {
+	const field = "X-Padding: "
+	missing := size - len(request) - len(field+"\r\n")
+	if missing < 0 {
+		return "", false
+	}
+	return strings.TrimSuffix(request, "\r\n") + field + strings.Repeat("x", missing) + "\r\n\r\n", true
 }
 
 // statusLine is what counts of an answer.

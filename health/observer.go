@@ -24,6 +24,7 @@ type Observer struct {
 	log     *slog.Logger
 	changed func()
 	probe   func(context.Context, Target, Check) Answer
+	fill    func(ctx context.Context, target Target, check Check, mss int) mtuAnswer // see fillTunnel
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -50,6 +51,10 @@ type watch struct {
 	cancel context.CancelFunc
 	// rescheduled wakes the goroutine when the check has changed.
 	rescheduled chan struct{}
+	// filled is when full-size packets were last asked for; risen tells that
+	// the target has come up since. Both are the goroutine's own.
+	filled time.Time
+	risen  bool
 
 	// Guarded by Observer.mu.
 	check  Check
@@ -65,8 +70,9 @@ func New(log *slog.Logger, changed func()) *Observer {
 		log:     log,
 		changed: changed,
 		probe: func(ctx context.Context, target Target, check Check) Answer {
-			return probe(ctx, direct, target, check)
+			return probe(ctx, way(check), target, check)
 		},
+		fill:    fillTunnel,
 		ctx:     ctx,
 		cancel:  cancel,
 		turns:   make(chan struct{}, maxProbes),
@@ -185,15 +191,56 @@ func (o *Observer) run(ctx context.Context, w *watch) {
 		case o.turns <- struct{}{}:
 		}
 		check := o.check(w) // only now: it may have changed while waiting
-		answer := o.probe(ctx, w.target, check)
+		o.ask(ctx, w, check)
 		<-o.turns
 		if ctx.Err() != nil {
-			return // broken off: the answer is ours, not the target's
+			return
 		}
-		o.record(w, answer, check)
 
 		due = w.phase.next(due, o.now(), o.check(w).Interval)
 		timer.Reset(due - o.now())
+	}
+}
+
+// ask probes a target once, and takes the answer into account unless ctx has
+// ended: then the answer is ours, not the target's.
+//
+// Where it is time to ask for full-size packets too, that comes after the answer
+// has been taken into account, which it must not hold up; or before, where the
+// answer depends on it.
+func (o *Observer) ask(ctx context.Context, w *watch, check Check) {
+	begin := time.Now()
+	answer := o.probe(ctx, w.target, check)
+	fill := answer.Verdict == Pass && o.fillDue(w, check, begin)
+	if fill && check.MTURequired {
+		o.askMTU(ctx, w, check, answer.mss, begin)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	w.risen = o.record(w, answer, check) || w.risen
+	if fill && !check.MTURequired {
+		o.askMTU(ctx, w, check, answer.mss, begin)
+	}
+}
+
+// fillDue tells whether full-size packets should be asked for.
+func (o *Observer) fillDue(w *watch, check Check, now time.Time) bool {
+	if check.Through == nil {
+		return false
+	}
+	o.mu.Lock()
+	soon := w.risen || w.status.MTU == MTUFailed || w.status.MTUFailures > 0
+	o.mu.Unlock()
+	return w.filled.IsZero() || now.Sub(w.filled) >= mtuWait(check.Interval, soon)
+}
+
+// askMTU asks a target for full-size packets, and takes the answer into account
+// unless ctx has ended.
+func (o *Observer) askMTU(ctx context.Context, w *watch, check Check, mss int, begin time.Time) {
+	w.filled, w.risen = begin, false
+	if answer := o.fill(ctx, w.target, check, mss); ctx.Err() == nil {
+		o.recordMTU(w, answer, check)
 	}
 }
 
@@ -207,16 +254,21 @@ func (o *Observer) check(w *watch) Check {
 }
 
 // record takes an answer into account, and tells of it where the state changed.
-func (o *Observer) record(w *watch, answer Answer, check Check) {
+// It returns whether the target has come up.
+func (o *Observer) record(w *watch, answer Answer, check Check) (rose bool) {
 	o.mu.Lock()
 	before := w.status
-	after := before.Next(answer, check, time.Now())
+	after := before.Next(before.withMTU(answer, check), check, time.Now())
+	if check.Through == nil {
+		// What was found through the tunnel says nothing of another way.
+		after.MTU, after.MTUSince, after.MTUAnswer, after.MTUFailures = 0, time.Time{}, "", 0
+	}
 	w.status = after
 	// A target that was removed while its answer came in is nobody's news.
 	current := o.watched[w.target] == w
 	o.mu.Unlock()
 	if after.State == before.State || !current {
-		return
+		return false
 	}
 
 	level := slog.LevelInfo
@@ -230,6 +282,31 @@ func (o *Observer) record(w *watch, answer Answer, check Check) {
 		"was", before.State.String(),
 		"after", short(after.Since.Sub(before.Since)),
 		"answer", after.LastAnswer)
+	o.changed()
+	return after.State == Up
+}
+
+// recordMTU takes an answer about full-size packets into account, and tells of
+// it where their state changed, except where all is well from the beginning.
+func (o *Observer) recordMTU(w *watch, answer mtuAnswer, check Check) {
+	o.mu.Lock()
+	before := w.status
+	after := before.nextMTU(answer, check, time.Now())
+	w.status = after
+	current := o.watched[w.target] == w
+	o.mu.Unlock()
+	if after.MTU == before.MTU || !current {
+		return
+	}
+
+	switch {
+	case after.MTU == MTUFailed:
+		o.log.Warn("member lacks room for full-size packets", "pool", w.target.Pool, "member", w.target.Member,
+			"address", w.target.Addr, "answer", after.MTUAnswer)
+	case before.MTU == MTUFailed:
+		o.log.Info("member no longer lacks room for full-size packets", "pool", w.target.Pool, "member", w.target.Member,
+			"address", w.target.Addr, "after", short(after.MTUSince.Sub(before.MTUSince)), "answer", after.MTUAnswer)
+	}
 	o.changed()
 }
 
@@ -245,5 +322,9 @@ func compareTargets(a, b Target) int {
 func cloned(c Check) Check {
 	c.ExpectStatus = slices.Clone(c.ExpectStatus)
 	c.DrainStatus = slices.Clone(c.DrainStatus)
+	if c.Through != nil {
+		t := *c.Through
+		c.Through = &t
+	}
 	return c
 }

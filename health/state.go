@@ -20,6 +20,9 @@ type Answer struct {
 	// Words become Status.LastAnswer.
 	Words   string
 	Latency time.Duration
+	// mss is the MSS that the target announced, where the probe went through
+	// the tunnel; 0: not known.
+	mss int
 }
 
 // Next is the status after an answer that came at now. It changes nothing but

@@ -33,21 +33,54 @@ func probe(ctx context.Context, dial dialFunc, target Target, check Check) Answe
 	ctx, cancel := context.WithTimeout(ctx, check.Timeout)
 	defer cancel()
 
-	conn, err := dial(ctx, "tcp", netip.AddrPortFrom(target.Addr.Unmap(), check.Port).String())
-	if err != nil {
-		return failed(start, connectWords(err, check))
+	conn, words := connect(ctx, dial, target, check)
+	if conn == nil {
+		return failed(start, words)
 	}
 	defer reset(conn)
+	mss := 0
+	if check.Through != nil {
+		mss = peerMSS(conn)
+	}
 	if check.HTTP == "" {
 		latency := time.Since(start)
-		return Answer{Verdict: Pass, Words: "connected in " + short(latency), Latency: latency}
+		return Answer{Verdict: Pass, Words: "connected in " + short(latency), Latency: latency, mss: mss}
 	}
 
 	// One deadline ends both a slow answer and a probe that is broken off,
 	// however many bytes dripped in before.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	return get(conn, start, target, check)
+	answer := get(conn, start, target, check)
+	answer.mss = mss
+	return answer
+}
+
+// connect returns a connection, or nil and why there is none.
+func connect(ctx context.Context, dial dialFunc, target Target, check Check) (net.Conn, string) {
+	at := netip.AddrPortFrom(check.address(target), check.Port).String()
+	if check.Through == nil {
+		conn, err := dial(ctx, "tcp", at)
+		if err != nil {
+			return nil, connectWords(err, check)
+		}
+		return conn, ""
+	}
+	a := besides(ctx, target, check)
+	conn, err := dial(ctx, "tcp", at)
+	if err != nil {
+		return nil, connectWords(err, check) + a.words(err)
+	}
+	a.needless()
+	return conn, ""
+}
+
+// address is what the probe of a target connects to.
+func (c Check) address(target Target) netip.Addr {
+	if c.Through != nil {
+		return c.Through.VIP
+	}
+	return target.Addr.Unmap()
 }
 
 // reset closes a connection with RST instead of FIN, in every case. FIN would
@@ -68,19 +101,34 @@ func failed(start time.Time, words string) Answer {
 
 // connectWords tells why there is no connection.
 func connectWords(err error, check Check) string {
-	if timedOut(err) {
-		return fmt.Sprintf("timeout after %v: no connection", check.Timeout)
+	var local localError
+	switch {
+	case errors.As(err, &local):
+		return string(local)
+	case timedOut(err):
+		return timeoutWords(check) + ": no connection"
+	case check.Through != nil:
+		return errorWords(err) + " through the tunnel"
 	}
 	return errorWords(err)
+}
+
+// timeoutWords names the timeout that has passed, and the way where it is not
+// the plain one.
+func timeoutWords(check Check) string {
+	if check.Through != nil {
+		return fmt.Sprintf("timeout after %v through the tunnel", check.Timeout)
+	}
+	return fmt.Sprintf("timeout after %v", check.Timeout)
 }
 
 // answerWords tells why a connection gave no complete answer but n bytes.
 func answerWords(err error, n int, check Check) string {
 	switch {
 	case timedOut(err) && n == 0:
-		return fmt.Sprintf("timeout after %v: connected, no answer", check.Timeout)
+		return timeoutWords(check) + ": connected, no answer"
 	case timedOut(err):
-		return fmt.Sprintf("timeout after %v: %d bytes of an answer", check.Timeout, n)
+		return fmt.Sprintf("%s: %d bytes of an answer", timeoutWords(check), n)
 	case errors.Is(err, io.EOF) && n == 0:
 		return "connection closed without an answer"
 	case errors.Is(err, io.EOF):

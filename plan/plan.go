@@ -141,7 +141,12 @@ func Targets(cfg *config.Config) map[health.Target]health.Check {
 	targets := map[health.Target]health.Check{}
 	for _, pool := range cfg.Pools {
 		v4, v6 := familiesInUse(cfg, pool.Name)
-		check := health.Check(pool.Check)
+		check := health.Check{
+			HTTP: pool.Check.HTTP, Host: pool.Check.Host, Port: pool.Check.Port,
+			ExpectStatus: pool.Check.ExpectStatus, DrainStatus: pool.Check.DrainStatus,
+			Interval: pool.Check.Interval, Timeout: pool.Check.Timeout,
+			Rise: pool.Check.Rise, Fall: pool.Check.Fall,
+		}
 		for _, m := range pool.Members {
 			if m.Address.IsValid() && (v4 || !v6) {
 				targets[health.Target{Pool: pool.Name, Member: m.Name, Addr: m.Address}] = check
