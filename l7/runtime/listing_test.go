@@ -18,8 +18,8 @@ var addrs = cmpopts.EquateComparable(netip.AddrPort{})
 // answering is a socket that gives one reply to whatever is asked.
 func answering(t *testing.T, reply string) *Client {
 	return fake(t, Options{}, func(in *bufio.Reader, conn net.Conn) {
-		in.ReadString('\n')
-		conn.Write([]byte(reply))
+		_, _ = in.ReadString('\n')
+		_, _ = conn.Write([]byte(reply))
 	})
 }
 
@@ -37,9 +37,9 @@ func TestShowServersState(t *testing.T) {
 	}
 	want := []Server{
 		{Backend: "b", Name: "s1", ID: 1, Addr: addr("127.0.0.2:80"), State: Maint, Weight: 1, InitialWeight: 1, HasCheck: true},
-		{Backend: "b", Name: "s2", ID: 2, Addr: addr("192.0.2.1:8080"), State: Ready, Running: true, Weight: 10, InitialWeight: 1, HasCheck: true, HasAgent: true, Agent: true},
-		{Backend: "b", Name: "s3", ID: 3, Addr: addr("[2001:db8::1]:8080"), State: Drain, Running: true, InitialWeight: 1, HasCheck: true, HasAgent: true},
-		{Backend: "b", Name: "s4", ID: 4, State: Maint, Weight: 1, InitialWeight: 1},
+		{Backend: "b", Name: "s2", ID: 2, Addr: addr("192.0.2.1:8080"), State: Ready, Running: true, Weight: 10, InitialWeight: 1, HasCheck: true, Checked: true, HasAgent: true, Agent: true},
+		{Backend: "b", Name: "s3", ID: 3, Addr: addr("[2001:db8::1]:8080"), State: Drain, Running: true, InitialWeight: 1, HasCheck: true, Checked: true, HasAgent: true},
+		{Backend: "b", Name: "s4", ID: 4, State: Maint, Weight: 1, InitialWeight: 1, Checked: true},
 	}
 	if diff := cmp.Diff(want, got, addrs); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -118,8 +118,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("3 b 2 s2 192.0.2.1 2 4 10 1 1 6 3 4 6 22 0 0 - 8080 - 0 0 - - 0")
 	f.Add("# pxname,svname,scur,qcur,status,weight,check_status\nb,s,,,,,\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		parseServer(s)
-		parseStat(s)
+		_, _ = parseServer(s)
+		_, _ = parseStat(s)
 		cutSeverity(s)
 	})
 }

@@ -104,7 +104,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, func(), error) {
 		<-c.free
 		return nil, nil, fmt.Errorf("connecting to HAProxy at %s: %w", c.address, plain(err))
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return conn, func() {
 		stop()
 		conn.Close()
@@ -134,14 +134,17 @@ func (c *Client) list(ctx context.Context, cmd Command, each func(line string) e
 		return err
 	}
 	defer done()
-	conn.SetDeadline(time.Now().Add(c.timeout))
+	_ = conn.SetDeadline(time.Now().Add(c.timeout))
+	if ctx.Err() != nil { // or that deadline would outlive it
+		return cmd.failed(ctx, ctx.Err())
+	}
 	if _, err := io.WriteString(conn, c.prefix+cmd.text()); err != nil {
 		return cmd.failed(ctx, err)
 	}
 	if half, ok := conn.(interface{ CloseWrite() error }); ok && c.prefix != "" {
 		// A stats socket hangs up after its answer; a master socket waits for
 		// the next command until it hears that there is none.
-		half.CloseWrite()
+		_ = half.CloseWrite()
 	}
 	lines := bufio.NewScanner(io.LimitReader(conn, maxListing+1))
 	lines.Buffer(make([]byte, 0, 64<<10), maxListingLine)
@@ -149,7 +152,7 @@ func (c *Client) list(ctx context.Context, cmd Command, each func(line string) e
 	size, last := 0, "none"
 	for lines.Scan() {
 		// Progress is what counts: a long listing takes more than one timeout.
-		conn.SetDeadline(time.Now().Add(c.timeout))
+		_ = conn.SetDeadline(time.Now().Add(c.timeout))
 		if ctx.Err() != nil {
 			return cmd.failed(ctx, ctx.Err())
 		}

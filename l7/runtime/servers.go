@@ -27,8 +27,10 @@ type Server struct {
 	// here. InitialWeight is the configuration's, of which an agent's
 	// percentages are percentages.
 	Weight, InitialWeight int
-	// HasCheck tells that a health check is configured, running or not.
-	HasCheck bool
+	// HasCheck tells that a health check is configured, running or not;
+	// Checked, that one has ended since HAProxy started, on whatever address
+	// the server had.
+	HasCheck, Checked bool
 	// HasAgent tells that an agent check is configured; Agent, that it is not
 	// stopped.
 	HasAgent, Agent bool
@@ -52,6 +54,7 @@ const (
 	colAdminState    = 6
 	colWeight        = 7
 	colInitialWeight = 8
+	colCheckResult   = 11
 	colCheckState    = 13
 	colAgentState    = 14
 	colPort          = 18
@@ -125,6 +128,7 @@ func parseServer(line string) (Server, error) {
 	default:
 		s.State = Ready
 	}
+	s.Checked = number(colCheckResult) != 0
 	s.HasCheck = number(colCheckState)&checkConfigured != 0
 	agent := number(colAgentState)
 	s.HasAgent = agent&checkConfigured != 0

@@ -96,7 +96,7 @@ func (c *Client) open(ctx context.Context) (*session, func(), error) {
 }
 
 func (s *session) write(text string) error {
-	s.conn.SetDeadline(time.Now().Add(s.timeout))
+	_ = s.conn.SetDeadline(time.Now().Add(s.timeout))
 	_, err := io.WriteString(s.conn, text)
 	return err
 }
@@ -122,7 +122,7 @@ var prompt = regexp.MustCompile(`^(?:(?:master|[0-9]+)(?:\([a-z]*\)|\[[A-Za-z]*\
 
 // reply reads up to the next prompt.
 func (s *session) reply(ctx context.Context) (string, error) {
-	s.conn.SetDeadline(time.Now().Add(s.timeout))
+	_ = s.conn.SetDeadline(time.Now().Add(s.timeout))
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}

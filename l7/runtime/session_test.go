@@ -50,7 +50,7 @@ func scripted(invitation string, answers map[string]string) func(*bufio.Reader, 
 			if !ok {
 				answer = "\n"
 			}
-			conn.Write([]byte(answer + invitation))
+			_, _ = conn.Write([]byte(answer + invitation))
 		}
 	}
 }
@@ -111,8 +111,8 @@ func TestMisbehaviour(t *testing.T) {
 		serve func(in *bufio.Reader, conn net.Conn)
 		want  string
 	}{
-		{"says nothing", func(in *bufio.Reader, conn net.Conn) { in.ReadString(0) }, "i/o timeout"},
-		{"hangs up", func(in *bufio.Reader, conn net.Conn) { in.ReadString('\n') }, ""},
+		{"says nothing", func(in *bufio.Reader, conn net.Conn) { _, _ = in.ReadString(0) }, "i/o timeout"},
+		{"hangs up", func(in *bufio.Reader, conn net.Conn) { _, _ = in.ReadString('\n') }, ""},
 		{"talks without end", func(in *bufio.Reader, conn net.Conn) {
 			for chunk := []byte(strings.Repeat("x", 4096)); ; {
 				if _, err := conn.Write(chunk); err != nil {
@@ -121,10 +121,10 @@ func TestMisbehaviour(t *testing.T) {
 			}
 		}, "a reply over 65536 bytes"},
 		{"names no such process", func(in *bufio.Reader, conn net.Conn) {
-			in.ReadString('\n')
-			conn.Write([]byte("\n> \n> Can't find the target PID\n"))
-			in.ReadString('\n')
-			in.ReadString('\n')
+			_, _ = in.ReadString('\n')
+			_, _ = conn.Write([]byte("\n> \n> Can't find the target PID\n"))
+			_, _ = in.ReadString('\n')
+			_, _ = in.ReadString('\n')
 		}, `HAProxy says "Can't find the target PID"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestMisbehaviour(t *testing.T) {
 }
 
 func TestDoEndsWithItsContext(t *testing.T) {
-	c := fake(t, Options{Timeout: time.Minute}, func(in *bufio.Reader, conn net.Conn) { in.ReadString(0) })
+	c := fake(t, Options{Timeout: time.Minute}, func(in *bufio.Reader, conn net.Conn) { _, _ = in.ReadString(0) })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	start := time.Now()

@@ -17,7 +17,7 @@ func Campaign(ctx context.Context, s Store, holder string, ttl time.Duration, to
 		if now.Held {
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(opTimeout, ttl))
 			defer cancel()
-			s.Lease(end, holder, 0) // or it ends by itself
+			_, _ = s.Lease(end, holder, 0) // or it ends by itself
 		}
 	}()
 	for {

@@ -221,8 +221,8 @@ func (d *DynamoDB) CompareAndSwap(ctx context.Context, next slots.Record) (slots
 	}
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
-	z.Write(b) // into memory: it cannot fail
-	z.Close()
+	_, _ = z.Write(b) // into memory: it cannot fail
+	_ = z.Close()
 
 	values := item{":record": &types.AttributeValueMemberB{Value: packed.Bytes()}, ":next": number(next.Version)}
 	condition := "attribute_not_exists(" + attrVersion + ")"

@@ -254,7 +254,7 @@ func (e *Etcd) Lease(ctx context.Context, holder string, ttl time.Duration) (Ten
 			} else if err != nil {
 				return Tenure{}, fmt.Errorf("renewing the lease in etcd: %w", err)
 			}
-			e.client.Revoke(ctx, e.id)
+			_, _ = e.client.Revoke(ctx, e.id)
 		case !errors.Is(err, rpctypes.ErrLeaseNotFound):
 			return Tenure{}, fmt.Errorf("renewing the lease in etcd: %w", err)
 		}
@@ -288,7 +288,7 @@ func (e *Etcd) Lease(ctx context.Context, holder string, ttl time.Duration) (Ten
 		e.id = grant.ID
 		return Tenure{Held: true, Holder: holder, Until: began.Add(time.Duration(grant.TTL) * time.Second)}, nil
 	}
-	e.client.Revoke(ctx, grant.ID) // or it ends by itself
+	_, _ = e.client.Revoke(ctx, grant.ID) // or it ends by itself
 	if err != nil {
 		return Tenure{}, fmt.Errorf("taking the lease in etcd: %w", err)
 	}

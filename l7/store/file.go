@@ -128,7 +128,7 @@ func (f *File) Watch(ctx context.Context) <-chan Update {
 		defer close(feed.out)
 		var events chan fsnotify.Event
 		if w, err := fsnotify.NewWatcher(); err == nil {
-			defer w.Close()
+			defer func() { _ = w.Close() }()
 			if w.Add(filepath.Dir(f.path)) == nil {
 				events = w.Events
 			}
@@ -180,7 +180,7 @@ func (f *File) Lease(_ context.Context, holder string, ttl time.Duration) (Tenur
 	path := f.path + ".lease"
 	if ttl <= 0 {
 		if f.lease != nil {
-			f.lease.Truncate(0)
+			_ = f.lease.Truncate(0)
 			f.lease.Close()
 			f.lease = nil
 		}
@@ -208,8 +208,8 @@ func (f *File) Lease(_ context.Context, holder string, ttl time.Duration) (Tenur
 		b, _ := io.ReadAll(io.LimitReader(file, 256))
 		return Tenure{Holder: strings.TrimSpace(string(b))}, nil
 	}
-	file.Truncate(0)
-	file.WriteAt([]byte(holder+"\n"), 0) // for people, and for Holder
+	_ = file.Truncate(0)
+	_, _ = file.WriteAt([]byte(holder+"\n"), 0) // for people, and for Holder
 	f.lease = file
 	return Tenure{Held: true, Holder: holder, Until: until}, nil
 }

@@ -20,7 +20,7 @@ func TestLost(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T) (s Store, lose func()){
 		"file": func(t *testing.T) (Store, func()) {
 			path := filepath.Join(t.TempDir(), "servers.json")
-			return NewFile(path), func() { os.Remove(path) }
+			return NewFile(path), func() { _ = os.Remove(path) }
 		},
 		"etcd": func(t *testing.T) (Store, func()) {
 			_, url := startEtcd(t)

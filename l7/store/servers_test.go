@@ -60,7 +60,7 @@ func (d *daemon) start(t testing.TB) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
@@ -76,7 +76,7 @@ func (d *daemon) start(t testing.TB) {
 
 func (d *daemon) kill() {
 	if d.cmd != nil {
-		syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
 		<-d.ended
 		d.cmd = nil
 	}
@@ -132,7 +132,7 @@ func dialEtcd(t testing.TB, url string) *clientv3.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
@@ -228,6 +228,9 @@ var kinds = map[string]func(t testing.TB) outage{
 // everyKind runs the test with each store.
 func everyKind(t *testing.T, test func(t *testing.T, o outage)) {
 	for name, kind := range kinds {
-		t.Run(name, func(t *testing.T) { test(t, kind(t)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, kind(t))
+		})
 	}
 }

@@ -71,7 +71,7 @@ func Start(t testing.TB, config string, files ...string) *HAProxy {
 	}
 	t.Cleanup(func() {
 		h.Stop()
-		os.RemoveAll(dir)
+		_ = os.RemoveAll(dir)
 		if t.Failed() {
 			t.Logf("haproxy says:\n%s", h.log)
 		}
@@ -113,7 +113,7 @@ func (h *HAProxy) Run(t testing.TB) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
@@ -153,11 +153,11 @@ func ask(socket, question string) string {
 		return ""
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Second))
-	conn.Write([]byte(question + "\n"))
-	conn.(*net.UnixConn).CloseWrite() // or the master waits for more
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = conn.Write([]byte(question + "\n"))
+	_ = conn.(*net.UnixConn).CloseWrite() // or the master waits for more
 	var b bytes.Buffer
-	b.ReadFrom(conn)
+	_, _ = b.ReadFrom(conn)
 	return b.String()
 }
 
@@ -183,7 +183,7 @@ func (h *HAProxy) Stop() {
 	if h.cmd == nil || h.cmd.Process == nil {
 		return
 	}
-	syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL)
+	_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGKILL)
 	<-h.ended
 }
 
