@@ -1,19 +1,16 @@
 package lab
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
-
-	"lb4d/lab/kernel"
 )
 
 func TestMain(m *testing.M) {
-	kernel.Init()
+	Init()
 	os.Exit(m.Run())
 }
 
@@ -127,28 +124,5 @@ func TestDataPath(t *testing.T) {
 	}
 	if carried < 2 {
 		t.Errorf("flows came out of the tunnels of %d LB7 hosts, want several", carried)
-	}
-}
-
-func TestExec(t *testing.T) {
-	needMachine(t)
-	l, err := Up(t.Context(), Options{Sizes: small, NoDaemon: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	ctx := context.Background()
-	out, err := l.Exec(ctx, "LB4-1", "sh", "-c", "touch /etc/lb/disable; hostname")
-	if err != nil || string(out) != "LB4-1\n" {
-		t.Errorf("hostname: %q, %v", out, err)
-	}
-	if _, err := os.Stat(l.Path("LB4-1", "/etc/lb/disable")); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Stat(l.Path("LB4-2", "/etc/lb/disable")); err == nil {
-		t.Error("a file of LB4-1 is on LB4-2 too")
-	}
-	if _, err := l.Exec(ctx, "LB4-1", "sh", "-c", "echo no >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "exit status 3: no") {
-		t.Errorf("a failing command: %v", err)
 	}
 }
