@@ -45,6 +45,9 @@ type DrainAnswer struct {
 	// is none.
 	Was     *Drain `json:"was,omitempty"`
 	Drained *Drain `json:"drained,omitempty"`
+	// InEffect tells that the kernel's table was read afterwards and agrees: no
+	// address of a drained member takes new flows.
+	InEffect bool `json:"in_effect"`
 	// Members are the member's addresses as the status shows them now, with
 	// the flows that are left.
 	Members []Member `json:"members"`

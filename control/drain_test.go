@@ -33,7 +33,7 @@ func changeable(t *testing.T, drain, undrain func(context.Context, DrainRequest)
 // comes back.
 func TestDrainRoundTrip(t *testing.T) {
 	want := &DrainAnswer{
-		Host: "lb4-1", Pool: "lb7", Member: "lb7-1", Changed: true,
+		Host: "lb4-1", Pool: "lb7", Member: "lb7-1", Changed: true, InEffect: true,
 		Drained:  &Drain{Reason: "new disk", Since: at},
 		Members:  []Member{{Pool: "lb7", Name: "lb7-1", State: "draining", Drained: &Drain{Reason: "new disk", Since: at}, ActiveFlows: 12}},
 		Warnings: []string{"www has 0 of 1 members up, quorum 1"},

@@ -14,6 +14,7 @@ import (
 
 	"lb4d/control"
 	"lb4d/health"
+	"lb4d/l4"
 	"lb4d/plan"
 )
 
@@ -88,7 +89,7 @@ level=INFO msg="ipvs: edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 wei
 			Drained: drained, ConfiguredWeight: 1, LastAnswer: "200 OK", ActiveFlows: 12, InactiveFlows: 3,
 		}
 		want := &control.DrainAnswer{
-			Host: w.status.Host, Pool: "lb7", Member: "lb7-1", Changed: true, Drained: drained,
+			Host: w.status.Host, Pool: "lb7", Member: "lb7-1", Changed: true, Drained: drained, InEffect: true,
 			Members: []control.Member{member}, Errors: []string{},
 		}
 		if diff := cmp.Diff(want, a); diff != "" {
@@ -271,6 +272,27 @@ edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weig
 	drain(t, d, "lb7-1", "")
 }
 
+// TestDrainNotInEffect: the answer does not say that new flows stay away while
+// they do not, or nobody knows; the passes that follow go on trying.
+func TestDrainNotInEffect(t *testing.T) {
+	w, d := announcing(t, named)
+	w.failApply = func(l4.Op) error { return errors.New("no buffer space available") }
+	a := drain(t, d, "lb7-1", "")
+	if a.InEffect || a.Members[0].Weight != 1 || a.Members[0].State != "draining" || len(a.Errors) != 1 {
+		t.Errorf("with a kernel that refuses: answer %+v", a)
+	}
+	w.failApply, w.failList = nil, errors.New("interrupted system call")
+	if a = drain(t, d, "lb7-1", ""); a.InEffect {
+		t.Errorf("with a kernel that cannot be asked: answer %+v", a)
+	}
+	w.failList = nil
+	if a = drain(t, d, "lb7-1", ""); !a.InEffect || a.Members[0].Weight != 0 {
+		t.Errorf("when it can: answer %+v", a)
+	}
+	expect(t, "done", w.since(),
+		"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)")
+}
+
 // TestDrainWhileStarting: before the checks have answered, nobody knows what a
 // drain costs.
 func TestDrainWhileStarting(t *testing.T) {
@@ -283,8 +305,8 @@ func TestDrainWhileStarting(t *testing.T) {
 		t.Errorf("got %v, want 503 and that it is starting", err)
 	}
 	a, err := asked(t, d, false, control.DrainRequest{Member: "lb7-1", Force: true})
-	if err != nil || len(a.Warnings) != 1 {
-		t.Fatalf("forced: answer %+v, %v; want it done, with a warning", a, err)
+	if err != nil || len(a.Warnings) != 1 || a.InEffect {
+		t.Fatalf("forced: answer %+v, %v; want it to stand, with a warning, and not in effect", a, err)
 	}
 	expect(t, "while starting", w.since(), "")
 	w.are(cfg, health.Up)

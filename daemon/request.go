@@ -87,11 +87,13 @@ func (d *Daemon) answer(c change) *control.DrainAnswer {
 	a := &control.DrainAnswer{
 		Host: d.shown.Host, Pool: c.name.Pool, Member: c.name.Member,
 		Changed: c.changed, Was: showDrain(c.was), Drained: showDrain(c.now),
+		InEffect: d.settled && d.unread == 0,
 		Warnings: c.warnings, Errors: d.shown.Errors,
 	}
 	for _, m := range d.shown.Members {
 		if m.Pool == a.Pool && m.Name == a.Member {
 			a.Members = append(a.Members, m)
+			a.InEffect = a.InEffect && (c.now == nil || m.Weight == 0)
 		}
 	}
 	return a

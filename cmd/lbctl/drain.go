@@ -103,12 +103,15 @@ func tell(cmd *cobra.Command, output format, a *control.DrainAnswer, err error, 
 		fmt.Fprintln(stderr, "lbctl: failed, and tried again each second:", printable(e))
 	}
 	// Who drains a member means to work on it next.
+	if a.Drained == nil || a.InEffect {
+		return nil
+	}
 	for _, m := range a.Members {
-		if a.Drained != nil && m.Weight > 0 {
-			return fmt.Errorf("%s still has weight %d in the kernel of %s and takes new flows: see lbctl status", m.Address, m.Weight, a.Host)
+		if m.Weight > 0 {
+			return fmt.Errorf("the drain stands and is not in effect: %s still has weight %d in the kernel of %s: see lbctl status", m.Address, m.Weight, a.Host)
 		}
 	}
-	return nil
+	return fmt.Errorf("the drain stands, and whether it is in effect in the kernel of %s is not known yet: see lbctl status", a.Host)
 }
 
 func drainedText(a *control.DrainAnswer, p *page) string {

@@ -36,7 +36,7 @@ func obey(t *testing.T, a *control.DrainAnswer, err error) (path string, asked *
 func draining() *control.DrainAnswer {
 	drain := &control.Drain{Reason: "new disk, \x1b[2J", Since: time.Now()}
 	return &control.DrainAnswer{
-		Host: "lb4-1", Pool: "lb7", Member: "lb7-1", Changed: true, Drained: drain,
+		Host: "lb4-1", Pool: "lb7", Member: "lb7-1", Changed: true, Drained: drain, InEffect: true,
 		Members: []control.Member{{
 			Pool: "lb7", Name: "lb7-1", Address: "192.0.2.139", State: "draining",
 			Reason:  "draining: drained by the operator: new disk, \x1b[2J, since 2024-05-17T03:12:45Z",
@@ -95,13 +95,19 @@ lb7-1   lb7   192.0.2.139  draining  -    0 of 1      12         0  12 flows lef
 		{
 			name: "the kernel could not be told", args: "drain lb7-1",
 			answer: answering(func(a *control.DrainAnswer) {
-				a.Members[0].Weight = 1
+				a.InEffect, a.Members[0].Weight = false, 1
 				a.Errors = []string{"editing 198.51.100.1:80/tcp: no buffer space available\n"}
 			}),
 			asked: control.DrainRequest{Member: "lb7-1"}, exit: 1, stdout: "is drained on lb4-1",
 			stderr: `lbctl: failed, and tried again each second: editing 198.51.100.1:80/tcp: no buffer space available\n
-lbctl: 192.0.2.139 still has weight 1 in the kernel of lb4-1 and takes new flows: see lbctl status
+lbctl: the drain stands and is not in effect: 192.0.2.139 still has weight 1 in the kernel of lb4-1: see lbctl status
 `,
+		},
+		{
+			name: "the kernel could not be read", args: "drain lb7-1",
+			answer: answering(func(a *control.DrainAnswer) { a.InEffect = false }),
+			asked:  control.DrainRequest{Member: "lb7-1"}, exit: 1, stdout: "is drained on lb4-1",
+			stderr: "lbctl: the drain stands, and whether it is in effect in the kernel of lb4-1 is not known yet: see lbctl status\n",
 		},
 		{
 			name: "refused", args: "drain lb7-1", err: &control.Refusal{Status: 409, Reason: "with lb7-1 of pool lb7 drained, www has 0 of 2 members up, quorum 1: use --force"},
