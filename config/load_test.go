@@ -172,7 +172,7 @@ func TestSecretIsNotShown(t *testing.T) {
 		"%v":   fmt.Sprintf("%v", *cfg),
 		"%+v":  fmt.Sprintf("%+v", *cfg),
 		"%#v":  fmt.Sprintf("%#v", *cfg),
-		"%s":   fmt.Sprintf("%s", cfg.BGP.Peers[0].Password),
+		"text": cfg.BGP.Peers[0].Password.String(),
 		"JSON": string(encoded),
 		"slog": log.String(),
 	} {

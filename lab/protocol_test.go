@@ -39,7 +39,7 @@ func TestFrames(t *testing.T) {
 	if !bytes.Equal(got, long) {
 		t.Errorf("%d octets arrived of %d, or others", len(got), len(long))
 	}
-	if _, _, err := readFrame(&b); err != io.EOF {
+	if _, _, err := readFrame(&b); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v, want io.EOF", err)
 	}
 }
