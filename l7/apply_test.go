@@ -249,9 +249,11 @@ backend servers
 	hash-type consistent
 	server-template s 1-1000 127.0.0.2:80 check inter 60s disabled
 `)
-			address, o := h.Socket, runtime.Options{}
+			address, o, within := h.Socket, runtime.Options{}, time.Second
 			if over == "master socket" {
-				address, o.Process = h.Master, "@1"
+				// The master opens a connection to the worker for each command:
+				// 0.6 s for 5,000 on a quiet machine.
+				address, o.Process, within = h.Master, "@1", 5*time.Second
 			}
 			c, err := runtime.New(address, o)
 			if err != nil {
@@ -264,7 +266,7 @@ backend servers
 				list = append(list, slots.Server{ID: fmt.Sprintf("i-%04d", i), Addr: netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), Port: 1, Weight: slots.NoWeight})
 			}
 			var record slots.Record
-			apply := func(what string, sent int, within time.Duration) {
+			apply := func(what string, sent int) {
 				t.Helper()
 				start := time.Now()
 				record, _ = slots.Assign(record, list, time.Now(), policy)
@@ -281,22 +283,22 @@ backend servers
 					t.Errorf("%s: %v, want at most %v", what, took, within)
 				}
 			}
-			apply("1,000 servers", 5000, time.Second)
-			apply("nothing", 0, time.Second)
+			apply("1,000 servers", 5000)
+			apply("nothing", 0)
 			list[500].Weight = 3
-			apply("another weight", 1, time.Second)
+			apply("another weight", 1)
 			list[500].Exclude = true
-			apply("one excluded", 1, time.Second)
+			apply("one excluded", 1)
 			gone := list[77]
 			list = slices.Delete(list, 77, 78)
-			apply("one gone", 1, time.Second)
+			apply("one gone", 1)
 			gone.ID, gone.Addr = "new", netip.MustParseAddr("127.2.0.1")
 			list = append(list, gone)
-			apply("one come", 4, time.Second)
+			apply("one come", 4)
 
 			// HAProxy starts again without the include file: all is back.
 			h.Reload(t)
-			apply("after a reload", 4999, time.Second)
+			apply("after a reload", 4999)
 		})
 	}
 }
