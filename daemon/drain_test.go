@@ -77,10 +77,10 @@ func TestDrainMember(t *testing.T) {
 		a := drain(t, d, "lb7-1", " new disk ")
 		since := time.Now().UTC()
 		expect(t, "drained", w.since(),
-			"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)")
+			"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip (was weight 1 ipip)")
 		expect(t, "log", w.log.String(),
 			`level=INFO msg="member drained" pool=lb7 member=lb7-1 reason="new disk" forced=false
-level=INFO msg="ipvs: edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)"`)
+level=INFO msg="ipvs: edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip (was weight 1 ipip)"`)
 		drained := &control.Drain{Reason: "new disk", Since: since}
 		member := control.Member{
 			Pool: "lb7", Name: "lb7-1", Address: "192.0.2.139",
@@ -111,7 +111,7 @@ level=INFO msg="ipvs: edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 wei
 		w.log.Reset()
 		a = undrain(t, d, "lb7-1")
 		expect(t, "undrained", w.since(),
-			"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 tunnel (was weight 0 tunnel)")
+			"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 ipip (was weight 0 of 1 ipip)")
 		if !strings.Contains(w.log.String(), `msg="member undrained" pool=lb7 member=lb7-1 after=1m0s reason="new disk"`) {
 			t.Errorf("logged\n%s", w.log.String())
 		}
@@ -259,7 +259,7 @@ func TestDrainLastMember(t *testing.T) {
 	}
 	expect(t, "forced", w.since(), `
 withdraw 198.51.100.1/32
-edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)
+edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip (was weight 1 ipip)
 `)
 	if !strings.Contains(w.log.String(), "member=lb7-1 reason=\"\" forced=true") {
 		t.Errorf("logged\n%s", w.log.String())
@@ -290,7 +290,7 @@ func TestDrainNotInEffect(t *testing.T) {
 		t.Errorf("when it can: answer %+v", a)
 	}
 	expect(t, "done", w.since(),
-		"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)")
+		"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip (was weight 1 ipip)")
 }
 
 // TestDrainWhileStarting: before the checks have answered, nobody knows what a
@@ -311,7 +311,7 @@ func TestDrainWhileStarting(t *testing.T) {
 	expect(t, "while starting", w.since(), "")
 	w.are(cfg, health.Up)
 	d.pass()
-	if got := w.since(); !strings.Contains(got, "edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)") {
+	if got := w.since(); !strings.Contains(got, "add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip") {
 		t.Errorf("once it runs, done:\n%s\nwant the member with its slots and weight 0", got)
 	}
 	undrain(t, d, "lb7-1")

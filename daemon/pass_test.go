@@ -89,6 +89,9 @@ func (w *world) change(op l4.Op) {
 	switch op := op.(type) {
 	case l4.AddService:
 		w.tableNow = append(w.tableNow, l4.Service{Key: op.Key, Scheduler: op.Scheduler, Flags: op.Flags})
+	case l4.EditService:
+		s := service(op.Key)
+		s.Scheduler, s.Flags = op.Scheduler, op.Flags
 	case l4.DeleteService:
 		w.tableNow = slices.DeleteFunc(w.tableNow, func(s l4.Service) bool { return s.Key == op.Key })
 	case l4.AddDestination:
@@ -98,9 +101,15 @@ func (w *world) change(op l4.Op) {
 		s := service(op.Key)
 		for i, d := range s.Destinations {
 			if d.Addr == op.Destination.Addr {
-				s.Destinations[i].Weight = op.Destination.Weight
+				s.Destinations[i].Weight, s.Destinations[i].FullWeight = op.Destination.Weight, op.Destination.FullWeight
 			}
 		}
+	case l4.MoveDestination:
+		s := service(op.Key)
+		s.Destinations = slices.DeleteFunc(s.Destinations, func(d l4.Destination) bool { return d.AddrPort() == op.Destination.AddrPort() })
+		moved := op.Destination // with its flows
+		moved.ActiveConns, moved.InactiveConns = op.Was.ActiveConns, op.Was.InactiveConns
+		s.Destinations = slices.Insert(s.Destinations, 0, moved)
 	case l4.DeleteDestination:
 		s := service(op.Key)
 		s.Destinations = slices.DeleteFunc(s.Destinations, func(d l4.Destination) bool { return d.AddrPort() == op.Destination })
@@ -245,9 +254,10 @@ func expect(t *testing.T, what, got, want string) {
 }
 
 const built = `
-add service 198.51.100.1:80/tcp scheduler mh flags mh-fallback,mh-port
-add destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 1 tunnel
-add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 tunnel
+add service 198.51.100.1:80/tcp scheduler none flags mh-fallback,mh-port
+add destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 1 ipip
+add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 ipip
+edit service 198.51.100.1:80/tcp scheduler mh flags mh-fallback,mh-port (was scheduler none flags mh-fallback,mh-port)
 add address 198.51.100.1/32 to lb-vips
 announce 198.51.100.1/32
 `
@@ -279,15 +289,15 @@ func TestPassOrder(t *testing.T) {
 		d.pass()
 		expect(t, "all down", w.since(), `
 withdraw 198.51.100.1/32
-edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)
-edit destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 0 tunnel (was weight 1 tunnel)
+edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip (was weight 1 ipip)
+edit destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 0 of 1 ipip (was weight 1 ipip)
 `)
 
 		w.are(cfg, health.Up)
 		d.pass()
 		expect(t, "up again", w.since(), `
-edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 tunnel (was weight 0 tunnel)
-edit destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 1 tunnel (was weight 0 tunnel)
+edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 ipip (was weight 0 of 1 ipip)
+edit destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 1 ipip (was weight 0 of 1 ipip)
 announce 198.51.100.1/32
 `)
 
@@ -303,9 +313,10 @@ announce 198.51.100.1/32
 		d.pass()
 		expect(t, "another VIP", w.since(), `
 withdraw 198.51.100.1/32
-add service 198.51.100.2:80/tcp scheduler mh flags mh-fallback,mh-port
-add destination 198.51.100.2:80/tcp -> 192.0.2.140:80 weight 1 tunnel
-add destination 198.51.100.2:80/tcp -> 192.0.2.139:80 weight 1 tunnel
+add service 198.51.100.2:80/tcp scheduler none flags mh-fallback,mh-port
+add destination 198.51.100.2:80/tcp -> 192.0.2.140:80 weight 1 ipip
+add destination 198.51.100.2:80/tcp -> 192.0.2.139:80 weight 1 ipip
+edit service 198.51.100.2:80/tcp scheduler mh flags mh-fallback,mh-port (was scheduler none flags mh-fallback,mh-port)
 add address 198.51.100.2/32 to lb-vips
 announce 198.51.100.2/32
 `)
@@ -393,7 +404,7 @@ func TestFailures(t *testing.T) {
 	}
 	w.failApply = nil
 	d.pass()
-	expect(t, "when it works again", w.since(), "add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 tunnel")
+	expect(t, "when it works again", w.since(), "add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 ipip")
 	if len(w.status.Errors) != 0 {
 		t.Errorf("status shows errors %q after a complete pass", w.status.Errors)
 	}

@@ -92,8 +92,10 @@ func TestReloadRemovesMember(t *testing.T) {
 	d.reload()
 	d.pass()
 	expect(t, "done", w.since(),
-		"edit destination 198.51.100.1:80/tcp -> 192.0.2.140:80 weight 0 tunnel (was weight 1 tunnel)")
-	w.tableNow[0].Destinations[1].ActiveConns = 0
+		"move destination 198.51.100.1:80/tcp -> 192.0.2.140:80 to the head, weight 0 of 0 ipip (was weight 1 ipip)")
+	d.pass()
+	expect(t, "while it has flows", w.since(), "")
+	w.tableNow[0].Destinations[0].ActiveConns = 0
 	d.pass()
 	expect(t, "when its flows have ended", w.since(),
 		"delete destination 198.51.100.1:80/tcp -> 192.0.2.140:80")

@@ -1,6 +1,13 @@
 package l4
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
+
+// noScheduler is the kernel's name for a service that schedules nothing: a
+// packet without a flow is refused as if there were no destination.
+const noScheduler = "none"
 
 // Diff returns the operations that turn the listed table into the wanted one,
 // in the order in which they have to be applied. Where nothing differs there
@@ -10,16 +17,24 @@ import "net/netip"
 // not wanted is deleted. Within a table each Key, and within a service each
 // destination, occurs once.
 //
-// Every service comes before its destinations, and every deletion after
-// everything else, so that at no moment a service has fewer destinations than
-// before and after. Within a service additions come first, then edits to a
-// weight, then edits to weight 0, for the same reason.
+// A destination that is listed keeps its place where the canonical order
+// allows it: a change of weight or of the encapsulation is an edit, which the
+// kernel makes in place and which leaves the flows alone. Those that the order
+// does not allow to stay are moved, the fewest possible.
 //
-// A destination that is listed keeps its place: a change of weight or of the
-// forwarding method is an edit, which the kernel makes in place and which
-// leaves the flows alone, whereas delete and add would move it to the head of
-// the list, on which the Maglev table depends (ip_vs_mh.c,
-// ip_vs_mh_populate). The order of listed destinations is left as it is.
+// Within a service the weights that rise come first, so that a move finds
+// others that carry the new flows; then additions and moves, each of which
+// goes to the head of the list, the last in the canonical order first; then
+// edits to weight 0. All deletions come after everything else, so that at no
+// moment a service has fewer destinations than before and after, apart from
+// one that is being moved.
+//
+// A service gets its destinations before it gets its scheduler. So the Maglev
+// table of a new one is filled once instead of once for each destination, and
+// no flow is scheduled by a part of it: after a table was lost, the flows that
+// live on would be sent astray for good. Meanwhile a new service has no
+// scheduler at all, and not a simple one, because the kernel waits for all
+// processors when it replaces one (ip_vs_edit_service, synchronize_rcu).
 func Diff(listed, wanted Table) []Op {
 	found := make(map[Key]Service, len(listed))
 	for _, s := range listed {
@@ -30,18 +45,22 @@ func Diff(listed, wanted Table) []Op {
 	for _, w := range wanted {
 		stays[w.Key] = true
 		l, ok := found[w.Key]
-		switch {
-		case !ok:
-			ops = append(ops, AddService{Key: w.Key, Scheduler: w.Scheduler, Flags: w.Flags})
-		case l.Scheduler != w.Scheduler || l.Flags&^hashed != w.Flags&^hashed:
+		if !ok {
+			l = Service{Key: w.Key, Scheduler: w.Scheduler, Flags: w.Flags}
+			if len(w.Destinations) > 1 {
+				l.Scheduler = noScheduler
+			}
+			ops = append(ops, AddService{Key: l.Key, Scheduler: l.Scheduler, Flags: l.Flags})
+		}
+		changes, removals := diffDestinations(w, l.Destinations)
+		ops = append(ops, changes...)
+		deletions = append(deletions, removals...)
+		if l.Scheduler != w.Scheduler || l.Flags&^hashed != w.Flags&^hashed {
 			ops = append(ops, EditService{
 				Key: w.Key, Scheduler: w.Scheduler, Flags: w.Flags,
 				Was: Service{Key: w.Key, Scheduler: l.Scheduler, Flags: l.Flags},
 			})
 		}
-		changes, removals := diffDestinations(w.Key, l.Destinations, w.Destinations)
-		ops = append(ops, changes...)
-		deletions = append(deletions, removals...)
 	}
 	for _, l := range listed {
 		if !stays[l.Key] {
@@ -54,61 +73,65 @@ func Diff(listed, wanted Table) []Op {
 
 // diffDestinations is Diff for the destinations of one service. The deletions
 // come apart, because they are applied after all the rest.
-func diffDestinations(key Key, listed, wanted []Destination) (changes, deletions []Op) {
+func diffDestinations(w Service, listed []Destination) (changes, deletions []Op) {
+	wanted := Canonical(w).Destinations
 	found := make(map[netip.AddrPort]Destination, len(listed))
+	var list []netip.AddrPort
 	for _, d := range listed {
 		found[d.AddrPort()] = d
+		list = append(list, d.AddrPort())
 	}
+	moved := map[netip.AddrPort]bool{}
+	if ordered[w.Scheduler] {
+		var order []netip.AddrPort
+		for _, d := range wanted {
+			if placed(d) {
+				order = append(order, d.AddrPort())
+			}
+		}
+		moved = moves(list, order)
+		for _, d := range wanted {
+			if l, ok := found[d.AddrPort()]; ok && !placed(d) && !sameSlots(l, d) {
+				moved[d.AddrPort()] = true
+			}
+		}
+	}
+
 	stays := make(map[netip.AddrPort]bool, len(wanted))
-	var raises, drains []Op
-	for _, w := range wanted {
-		stays[w.AddrPort()] = true
-		l, ok := found[w.AddrPort()]
-		if !ok || (l.Weight == w.Weight && l.Tunnel == w.Tunnel && l.Limited == w.Limited) {
-			continue
-		}
-		edit := EditDestination{Key: key, Destination: w, Was: l}
-		if w.Weight == 0 {
-			drains = append(drains, edit)
-		} else {
-			raises = append(raises, edit)
-		}
-	}
-	// The kernel puts a new destination at the head of the list, so the last
-	// of the wanted ones is added first: a service made from nothing then
-	// lists them in the wanted order.
-	for i := len(wanted) - 1; i >= 0; i-- {
-		if w := wanted[i]; !contains(found, w) {
-			changes = append(changes, additions(key, w)...)
+	var raises, drains, arrivals []Op
+	for _, d := range wanted {
+		stays[d.AddrPort()] = true
+		l, ok := found[d.AddrPort()]
+		switch {
+		case !ok:
+			arrivals = append(arrivals, AddDestination{Key: w.Key, Destination: d})
+		case moved[d.AddrPort()]:
+			arrivals = append(arrivals, MoveDestination{Key: w.Key, Destination: d, Was: l})
+		case !differs(w, l, d):
+		case d.Weight == 0:
+			drains = append(drains, EditDestination{Key: w.Key, Destination: d, Was: l})
+		default:
+			raises = append(raises, EditDestination{Key: w.Key, Destination: d, Was: l})
 		}
 	}
 	for _, l := range listed {
 		if !stays[l.AddrPort()] {
-			deletions = append(deletions, DeleteDestination{Key: key, Destination: l.AddrPort()})
+			deletions = append(deletions, DeleteDestination{Key: w.Key, Destination: l.AddrPort()})
 		}
 	}
+	slices.Reverse(arrivals) // each of them goes to the head
 	changes = append(changes, raises...)
+	changes = append(changes, arrivals...)
 	return append(changes, drains...), deletions
 }
 
-func contains(found map[netip.AddrPort]Destination, d Destination) bool {
-	_, ok := found[d.AddrPort()]
-	return ok
-}
-
-// additions add one destination. The kernel gives it slots in the Maglev table
-// by the last weight that was not 0, or by the weight that it was added with
-// (ip_vs_ctl.c, __ip_vs_update_dest: last_weight). So one that is wanted at
-// weight 0 is added at its full weight and then drained: its slots, and with
-// them everybody else's, are the same as on a host that saw it up before.
-func additions(key Key, w Destination) []Op {
-	if w.Weight != 0 || w.FullWeight == 0 {
-		return []Op{AddDestination{Key: key, Destination: w}}
-	}
-	full := w
-	full.Weight = w.FullWeight
-	return []Op{
-		AddDestination{Key: key, Destination: full},
-		EditDestination{Key: key, Destination: w, Was: full},
-	}
+// differs tells whether a listed destination that stays in its place has to be
+// edited. Its slots are of interest where the scheduler has a Maglev table.
+func differs(s Service, listed, wanted Destination) bool {
+	return listed.Weight != wanted.Weight ||
+		listed.Encapsulation != wanted.Encapsulation ||
+		listed.GUEPort != wanted.GUEPort ||
+		listed.Checksummed != wanted.Checksummed ||
+		listed.Limited != wanted.Limited ||
+		ordered[s.Scheduler] && !sameSlots(listed, wanted)
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,18 +45,18 @@ func TestKernelSteps(t *testing.T) {
 				"-> C000028C:0050 Tunnel 2 0 0",
 				"-> C000028D:0050 Tunnel 0 0 0",
 				"TCP [2001:0db8:0000:0000:0000:0000:c633:6401]:0050 mh",
-				"-> [2001:0db8:0000:0000:0000:0000:c000:028b]:0050 Tunnel 1 0 0",
 				"-> C000028B:0050 Tunnel 1 0 0",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028b]:0050 Tunnel 1 0 0",
 			},
 		},
 		{
-			name:   "edits leave the order alone, a new one goes to the head",
-			wanted: Table{www(draining(a, 1), up(b, 1), up(c, 3)), www6(up(a6, 4), up(b6, 1), up(a, 1))},
+			name:   "a new one in the middle, others draining and leaving",
+			wanted: Table{www(draining(a, 1), up(b, 1), draining(c, 0)), www6(up(a6, 4), up(b6, 1), up(a, 1))},
 			ipvsadm: []string{
 				"-A -t 198.51.100.1:80 -s mh -b mh-fallback,mh-port",
 				"-a -t 198.51.100.1:80 -r 192.0.2.139:80 -i -w 0 --tun-type ipip",
 				"-a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -w 1 --tun-type ipip",
-				"-a -t 198.51.100.1:80 -r 192.0.2.141:80 -i -w 3 --tun-type ipip",
+				"-a -t 198.51.100.1:80 -r 192.0.2.141:80 -i -w 0 --tun-type ipip",
 				"-A -t [2001:db8::c633:6401]:80 -s mh -b mh-fallback,mh-port",
 				"-a -t [2001:db8::c633:6401]:80 -r 192.0.2.139:80 -i -w 1 --tun-type ipip",
 				"-a -t [2001:db8::c633:6401]:80 -r [2001:db8::c000:28b]:80 -i -w 4 --tun-type ipip",
@@ -65,13 +64,48 @@ func TestKernelSteps(t *testing.T) {
 			},
 			proc: []string{
 				"TCP C6336401:0050 mh",
+				"-> C000028D:0050 Tunnel 0 0 0",
 				"-> C000028B:0050 Tunnel 0 0 0",
 				"-> C000028C:0050 Tunnel 1 0 0",
-				"-> C000028D:0050 Tunnel 3 0 0",
 				"TCP [2001:0db8:0000:0000:0000:0000:c633:6401]:0050 mh",
-				"-> [2001:0db8:0000:0000:0000:0000:c000:028c]:0050 Tunnel 1 0 0",
-				"-> [2001:0db8:0000:0000:0000:0000:c000:028b]:0050 Tunnel 4 0 0",
 				"-> C000028B:0050 Tunnel 1 0 0",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028b]:0050 Tunnel 4 0 0",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028c]:0050 Tunnel 1 0 0",
+			},
+		},
+		{
+			name: "every encapsulation in both families",
+			wanted: Table{
+				www(
+					with(up(a, 1), func(d *Destination) { d.Encapsulation, d.GUEPort = GUE, DefaultGUEPort }),
+					with(draining(b, 2), func(d *Destination) { d.Encapsulation, d.GUEPort = GUE, DefaultGUEPort }),
+					with(up(c, 1), func(d *Destination) { d.Encapsulation = GRE }),
+				),
+				www6(
+					with(up(a6, 1), func(d *Destination) { d.Encapsulation, d.GUEPort = GUE, 6666 }),
+					with(up(b6, 1), func(d *Destination) { d.Encapsulation = GRE }),
+					with(up(a, 1), func(d *Destination) { d.Encapsulation, d.GUEPort = GUE, DefaultGUEPort }),
+				),
+			},
+			ipvsadm: []string{
+				"-A -t 198.51.100.1:80 -s mh -b mh-fallback,mh-port",
+				"-a -t 198.51.100.1:80 -r 192.0.2.139:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum",
+				"-a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -w 0 --tun-type gue --tun-port 6080 --tun-nocsum",
+				"-a -t 198.51.100.1:80 -r 192.0.2.141:80 -i -w 1 --tun-type gre --tun-nocsum",
+				"-A -t [2001:db8::c633:6401]:80 -s mh -b mh-fallback,mh-port",
+				"-a -t [2001:db8::c633:6401]:80 -r 192.0.2.139:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum",
+				"-a -t [2001:db8::c633:6401]:80 -r [2001:db8::c000:28b]:80 -i -w 1 --tun-type gue --tun-port 6666 --tun-nocsum",
+				"-a -t [2001:db8::c633:6401]:80 -r [2001:db8::c000:28c]:80 -i -w 1 --tun-type gre --tun-nocsum",
+			},
+			proc: []string{
+				"TCP C6336401:0050 mh",
+				"-> C000028B:0050 Tunnel 1 0 0",
+				"-> C000028C:0050 Tunnel 0 0 0",
+				"-> C000028D:0050 Tunnel 1 0 0",
+				"TCP [2001:0db8:0000:0000:0000:0000:c633:6401]:0050 mh",
+				"-> C000028B:0050 Tunnel 1 0 0",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028b]:0050 Tunnel 1 0 0",
+				"-> [2001:0db8:0000:0000:0000:0000:c000:028c]:0050 Tunnel 1 0 0",
 			},
 		},
 		{
@@ -125,23 +159,23 @@ func lines(s string) []string {
 	return out
 }
 
-// What somebody else made is adopted with edits where a service of ours has its
-// name, and is not even listed where it cannot be ours.
+// What somebody else made is adopted where a service of ours has its name, and
+// is not even listed where it cannot be ours.
 func TestKernelAdopts(t *testing.T) {
 	k := openInNamespace(t)
 	run(t, "ipvsadm -A -f 7 -s rr")
 	run(t, "ipvsadm -A -t 198.51.100.1:80 -s wlc -p 60")
-	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.139:80 -m -w 5")
+	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.141:80 -i --tun-type gue --tun-port 6080 --tun-csum")
 	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -x 9 -y 3")
-	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.141:80 -i --tun-type gue --tun-port 6080")
+	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.139:80 -m -w 5")
 	listed, err := k.List()
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := "198.51.100.1:80/tcp scheduler wlc flags persistent\n" +
-		"  192.0.2.141:80 weight 1 no ipip tunnel, 0+0 flows\n" +
-		"  192.0.2.140:80 weight 1 tunnel limited, 0+0 flows\n" +
-		"  192.0.2.139:80 weight 5 no ipip tunnel, 0+0 flows\n"
+		"  192.0.2.139:80 weight 5 no tunnel, 0+0 flows\n" +
+		"  192.0.2.140:80 weight 1 ipip limited, 0+0 flows\n" +
+		"  192.0.2.141:80 weight 1 gue port 6080 checksummed, 0+0 flows\n"
 	if diff := cmp.Diff(want, text(listed)); diff != "" {
 		t.Errorf("listed (-want +got):\n%s", diff)
 	}
@@ -157,18 +191,96 @@ func TestKernelAdopts(t *testing.T) {
 	wantProc := []string{
 		"FWM 00000007 rr",
 		"TCP C6336401:0050 mh",
-		"-> C000028D:0050 Tunnel 1 0 0",
-		"-> C000028C:0050 Tunnel 1 0 0",
 		"-> C000028B:0050 Tunnel 1 0 0",
+		"-> C000028C:0050 Tunnel 1 0 0",
+		"-> C000028D:0050 Tunnel 1 0 0",
 	}
 	if diff := cmp.Diff(wantProc, lines(procIPVS(t))); diff != "" {
 		t.Errorf("/proc/net/ip_vs (-want +got):\n%s", diff)
 	}
-	saved := run(t, "ipvsadm -S -n")
-	for _, gone := range []string{"-p 60", "-x 9", "gue", "-m"} {
+	saved := run(t, "ipvsadm -S -n") + run(t, "ipvsadm -L -n --thresholds")
+	for _, gone := range []string{"-p 60", "9          3", "gue", "-m"} {
 		if strings.Contains(saved, " "+gone+" ") {
 			t.Errorf("%q is still there:\n%s", gone, saved)
 		}
+	}
+}
+
+// What a process notes of slots survives it, and does not survive a change by
+// another hand, which may have changed the slots too.
+func TestKernelNotesSlots(t *testing.T) {
+	k := openInNamespace(t)
+	const a, b, c = "192.0.2.139", "192.0.2.140", "192.0.2.141"
+	gue := func(d *Destination) { d.Encapsulation, d.GUEPort = GUE, DefaultGUEPort }
+	wanted := Table{www(draining(a, 7), with(draining(b, 65535), gue), draining(c, 0))}
+	apply(t, k, wanted)
+	next, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if again := apply(t, next, wanted); len(again) != 0 {
+		t.Errorf("after a restart these operations were needed: %q", again)
+	}
+	run(t, "ipvsadm -e -t 198.51.100.1:80 -r 192.0.2.139:80 -i -w 0")
+	want := []string{"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 7 ipip (was weight 0 of ? ipip)"}
+	if diff := cmp.Diff(want, apply(t, next, wanted)); diff != "" {
+		t.Errorf("after an edit by another hand (-want +got):\n%s", diff)
+	}
+	if again := apply(t, next, wanted); len(again) != 0 {
+		t.Errorf("these operations remain: %q", again)
+	}
+}
+
+// The services of firewall marks are listed to who owns the marks, and to
+// nobody else.
+func TestKernelMarks(t *testing.T) {
+	k := openInNamespace(t)
+	run(t, "ipvsadm -A -f 99 -s wlc")
+	probe := func(addr string) Destination {
+		return with(up(addr, 1), func(d *Destination) { d.Port = 0 })
+	}
+	wanted := Table{
+		mark(7, false, probe("192.0.2.139")),
+		mark(8, false, with(probe("192.0.2.140"), func(d *Destination) { d.Encapsulation, d.GUEPort = GUE, DefaultGUEPort })),
+		mark(8, true, probe("2001:db8::c000:28b")),
+		mark(9, true, probe("192.0.2.141")),
+	}
+	change := func(wanted Table) []string {
+		listed, err := k.ListMarks(7, 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ops := Diff(listed, wanted)
+		if applied, err := k.Apply(ops); err != nil || applied != len(ops) {
+			t.Fatalf("applied %d of %d: %v", applied, len(ops), err)
+		}
+		return sentences(ops)
+	}
+	change(wanted)
+	want := []string{
+		"-A -f 7 -s rr",
+		"-a -f 7 -r 192.0.2.139:0 -i -w 1 --tun-type ipip",
+		"-A -f 8 -s rr",
+		"-a -f 8 -r 192.0.2.140:0 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum",
+		"-A -f 8 -6 -s rr",
+		"-a -f 8 -6 -r [2001:db8::c000:28b]:0 -i -w 1 --tun-type ipip",
+		"-A -f 9 -6 -s rr",
+		"-a -f 9 -6 -r 192.0.2.141:0 -i -w 1 --tun-type ipip",
+		"-A -f 99 -s wlc",
+	}
+	if diff := cmp.Diff(want, lines(run(t, "ipvsadm -S -n"))); diff != "" {
+		t.Errorf("ipvsadm -S -n (-want +got):\n%s", diff)
+	}
+	if again := change(wanted); len(again) != 0 {
+		t.Errorf("the second time these operations were needed: %q", again)
+	}
+	if listed, err := k.List(); err != nil || len(listed) != 0 {
+		t.Errorf("List tells of marks: %s%v", text(listed), err)
+	}
+	change(nil)
+	if diff := cmp.Diff([]string{"-A -f 99 -s wlc"}, lines(run(t, "ipvsadm -S -n"))); diff != "" {
+		t.Errorf("at the end (-want +got):\n%s", diff)
 	}
 }
 
@@ -183,7 +295,8 @@ func TestKernelConverges(t *testing.T) {
 			t.Fatal(err)
 		}
 		expected := newModel(before)
-		for _, op := range Diff(before, wanted) {
+		ops := Diff(before, wanted)
+		for _, op := range ops {
 			if err := expected.apply(op); err != nil {
 				t.Fatal(err)
 			}
@@ -193,18 +306,24 @@ func TestKernelConverges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(normal(wanted), normal(after), sameAddr, cmpopts.EquateEmpty()); diff != "" {
-			t.Fatalf("seed %d: table (-want +got):\n%s", seed, diff)
+		if again := Diff(after, wanted); len(again) != 0 {
+			t.Fatalf("seed %d: operations remain: %q", seed, sentences(again))
+		}
+		got := newModel(after)
+		for _, w := range wanted {
+			checkService(t, w, newModel(before).find(w.Key), got.find(w.Key), ops)
 		}
 		for _, s := range after {
 			model := Table{{Key: s.Key, Scheduler: s.Scheduler, Flags: s.Flags}}
 			for _, d := range expected.find(s.Key).destinations {
-				d.FullWeight = 0
 				model[0].Destinations = append(model[0].Destinations, d.Destination)
 			}
 			if diff := cmp.Diff(text(model), text(Table{s})); diff != "" {
 				t.Fatalf("seed %d: list order (-model +kernel):\n%s", seed, diff)
 			}
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d: before\n%swanted\n%s", seed, text(before), text(wanted))
 		}
 	}
 }
@@ -234,7 +353,7 @@ func TestKernelLarge(t *testing.T) {
 	start := time.Now()
 	ops := apply(t, k, wanted)
 	made := time.Since(start)
-	if want := 50 + 50*13; len(ops) != want {
+	if want := 50 + 50*13 + 50; len(ops) != want {
 		t.Errorf("%d operations, want %d", len(ops), want)
 	}
 	start = time.Now()
@@ -262,14 +381,14 @@ func TestKernelErrors(t *testing.T) {
 	a, b := up("192.0.2.139", 1), up("192.0.2.140", 1)
 	broken := with(www(a), func(s *Service) { s.Port, s.Scheduler = 81, "nonesuch" })
 	multicast := up("224.0.0.1", 1)
-	applied, err := k.Apply(Diff(nil, Table{broken, www(multicast, a)}))
-	if applied != 2 {
-		t.Errorf("%d operations applied, want the 2 that can be", applied)
+	applied, err := k.Apply(Diff(nil, Table{www(multicast, a), broken}))
+	if applied != 3 {
+		t.Errorf("%d operations applied, want the 3 that can be", applied)
 	}
-	want := `applying "add service 198.51.100.1:81/tcp scheduler nonesuch flags mh-fallback,mh-port": ` +
-		`this kernel has no scheduler nonesuch; load it with "modprobe ip_vs_nonesuch": netlink receive: no such file or directory` + "\n" +
-		`applying "add destination 198.51.100.1:80/tcp -> 224.0.0.1:80 weight 1 tunnel": ` +
-		`the kernel wants a unicast address, and no sync daemon where it is of another family than the VIP: netlink receive: invalid argument`
+	want := `applying "add destination 198.51.100.1:80/tcp -> 224.0.0.1:80 weight 1 ipip": ` +
+		`the kernel wants a unicast address, and no sync daemon where it is of another family than the VIP: netlink receive: invalid argument` + "\n" +
+		`applying "add service 198.51.100.1:81/tcp scheduler nonesuch flags mh-fallback,mh-port": ` +
+		`this kernel has no scheduler nonesuch; load it with "modprobe ip_vs_nonesuch": netlink receive: no such file or directory`
 	if diff := cmp.Diff(want, message(err)); diff != "" {
 		t.Errorf("error (-want +got):\n%s", diff)
 	}

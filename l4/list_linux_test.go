@@ -1,10 +1,8 @@
 package l4
 
 import (
-	"errors"
 	"net/netip"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/cloudflare/ipvs"
@@ -37,9 +35,8 @@ func (d *dumps) Destinations(ipvs.Service) ([]ipvs.DestinationExtended, error) {
 }
 
 func dumped(vip string, port uint16) ipvs.ServiceExtended {
-	addr := netip.MustParseAddr(vip)
-	s := service(Key{VIP: addr, Port: port, Protocol: TCP}, "mh", MHPort)
-	s.Flags |= ipvs.ServiceHashed
+	s := service(Key{VIP: netip.MustParseAddr(vip), Port: port, Protocol: TCP})
+	s.Scheduler, s.Flags = "mh", ipvs.Flags(MHPort)|ipvs.ServiceHashed
 	return ipvs.ServiceExtended{Service: s}
 }
 
@@ -47,6 +44,9 @@ func TestList(t *testing.T) {
 	one, two := dumped("198.51.100.1", 80), dumped("2001:db8::1", 443)
 	mark, sctp := dumped("198.51.100.1", 81), dumped("198.51.100.1", 82)
 	mark.FWMark, mark.Address, mark.Port = 7, netip.Addr{}, 0
+	mark6, foreign := mark, mark
+	mark6.FWMark, mark6.Family = 9, ipvs.INET6
+	foreign.FWMark = 10
 	sctp.Protocol = ipvs.SCTP
 	dest := ipvs.DestinationExtended{
 		Destination: ipvs.Destination{
@@ -56,11 +56,23 @@ func TestList(t *testing.T) {
 		ActiveConnections: 3, InactiveConnections: 4,
 	}
 	gue := dest
-	gue.Port, gue.TunnelType, gue.UpperThreshold = 81, ipvs.GUE, 0
+	gue.Port, gue.TunnelType, gue.TunnelPort, gue.UpperThreshold = 81, ipvs.GUE, 6080, 0
+	gue.TunnelFlags = ipvs.TunnelEncapRemoteChecksum
+	gre := dest
+	gre.Port, gre.TunnelType, gre.UpperThreshold, gre.Weight = 82, ipvs.GRE, 0, 0
+	drained := gre
+	drained.Port, drained.TunnelFlags = 83, ipvs.TunnelEncapChecksum
+	drained.UpperThreshold, drained.LowerThreshold = note(2)
+	leaving := gre
+	leaving.Port = 84
+	leaving.UpperThreshold, leaving.LowerThreshold = note(0)
+	nat := dest
+	nat.Port, nat.FwdMethod, nat.UpperThreshold = 85, ipvs.Masquerade, 0
 	type services = []ipvs.ServiceExtended
 	tests := []struct {
 		name    string
 		dumps   dumps
+		marks   bool
 		want    string
 		wantErr string
 		calls   int
@@ -70,14 +82,36 @@ func TestList(t *testing.T) {
 			name: "only what Diff deals in",
 			dumps: dumps{
 				services:     []services{{two, mark, one, sctp}},
-				destinations: []ipvs.DestinationExtended{dest, gue},
+				destinations: []ipvs.DestinationExtended{dest},
 			},
 			want: "[2001:db8::1]:443/tcp scheduler mh flags mh-port\n" +
-				"  192.0.2.139:80 weight 2 tunnel limited, 3+4 flows\n" +
-				"  192.0.2.139:81 weight 2 no ipip tunnel, 3+4 flows\n" +
+				"  192.0.2.139:80 weight 2 ipip limited, 3+4 flows\n" +
 				"198.51.100.1:80/tcp scheduler mh flags mh-port\n" +
-				"  192.0.2.139:80 weight 2 tunnel limited, 3+4 flows\n" +
-				"  192.0.2.139:81 weight 2 no ipip tunnel, 3+4 flows\n",
+				"  192.0.2.139:80 weight 2 ipip limited, 3+4 flows\n",
+			calls: 2,
+		},
+		{
+			name: "the marks that were asked for",
+			dumps: dumps{
+				services: []services{{two, mark, one, mark6, foreign}},
+			},
+			marks: true,
+			want: "fwmark 7 scheduler mh flags mh-port\n" +
+				"fwmark 9 IPv6 scheduler mh flags mh-port\n",
+			calls: 2,
+		},
+		{
+			name: "encapsulations and notes",
+			dumps: dumps{
+				services:     []services{{one}},
+				destinations: []ipvs.DestinationExtended{gue, gre, drained, leaving, nat},
+			},
+			want: "198.51.100.1:80/tcp scheduler mh flags mh-port\n" +
+				"  192.0.2.139:81 weight 2 gue port 6080 checksummed, 3+4 flows\n" +
+				"  192.0.2.139:82 weight 0 of ? gre, 3+4 flows\n" +
+				"  192.0.2.139:83 weight 0 of 2 gre checksummed, 3+4 flows\n" +
+				"  192.0.2.139:84 weight 0 of 0 gre, 3+4 flows\n" +
+				"  192.0.2.139:85 weight 2 no tunnel, 3+4 flows\n",
 			calls: 2,
 		},
 		{
@@ -95,19 +129,24 @@ func TestList(t *testing.T) {
 		{
 			name:    "one destination twice, each time",
 			dumps:   dumps{services: []services{{one}}, destinations: []ipvs.DestinationExtended{dest, dest}},
-			wantErr: "the table changed while it was read, 5 times; does another program write to IPVS?",
+			wantErr: "listing IPVS: the table changed while it was read, 5 times; does another program write to IPVS?",
 			calls:   5,
 		},
 		{
 			name:    "refused",
 			dumps:   dumps{services: []services{{}}, err: os.ErrPermission},
-			wantErr: "not permitted; run as root, or with CAP_NET_ADMIN of the host (that of a container's user namespace does not count): permission denied",
+			wantErr: "listing IPVS: not permitted; run as root, or with CAP_NET_ADMIN of the host (that of a container's user namespace does not count): permission denied",
 			calls:   1,
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			table, err := list(&tt.dumps)
+			k := &Kernel{lister: &tt.dumps}
+			list := k.List
+			if tt.marks {
+				list = func() (Table, error) { return k.ListMarks(7, 9) }
+			}
+			table, err := list()
 			if diff := cmp.Diff(tt.wantErr, message(err)); diff != "" {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
@@ -126,41 +165,4 @@ func message(err error) string {
 		return ""
 	}
 	return err.Error()
-}
-
-// refuser fails every write to a service with one error.
-type refuser struct {
-	ipvs.Client
-	err    error
-	writes int
-}
-
-func (r *refuser) CreateService(ipvs.Service) error { r.writes++; return r.err }
-func (r *refuser) RemoveService(ipvs.Service) error { r.writes++; return r.err }
-func (r *refuser) CreateDestination(ipvs.Service, ipvs.Destination) error {
-	r.writes++
-	return r.err
-}
-
-func TestApplyStopsWithoutPermission(t *testing.T) {
-	r := &refuser{err: os.ErrPermission}
-	applied, err := (&Kernel{client: r}).Apply(Diff(Table{www6()}, Table{www(up("192.0.2.139", 1), up("192.0.2.140", 1))}))
-	if applied != 0 || r.writes != 1 || !errors.Is(err, os.ErrPermission) {
-		t.Errorf("applied %d with %d writes and error %v; want one write that is refused", applied, r.writes, err)
-	}
-}
-
-func TestApplyBoundsItsError(t *testing.T) {
-	r := &refuser{err: errors.New("out of luck")}
-	var ops []Op
-	for range 1000 {
-		ops = append(ops, DeleteService{Key: www().Key})
-	}
-	applied, err := (&Kernel{client: r}).Apply(ops)
-	if applied != 0 || r.writes != 1000 {
-		t.Errorf("applied %d with %d writes, want 1000 that fail", applied, r.writes)
-	}
-	if lines := strings.Split(message(err), "\n"); len(lines) != 21 || lines[20] != "and 980 operations more that failed" {
-		t.Errorf("error has %d lines, the last one is %q", len(lines), lines[len(lines)-1])
-	}
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // Op is one change of the IPVS table. It is one of AddService, EditService,
-// DeleteService, AddDestination, EditDestination and DeleteDestination, each
-// of which is one message to the kernel.
+// DeleteService, AddDestination, EditDestination, MoveDestination and
+// DeleteDestination.
 type Op interface {
 	// String tells what the operation does, in the words of ipvsadm.
 	String() string
@@ -41,14 +41,34 @@ type DeleteService struct {
 
 // AddDestination adds a destination to a service that exists. The kernel puts
 // it at the head of the service's list.
+//
+// One that is wanted at weight 0 is added at its FullWeight, if it has one,
+// and set to 0 in the same breath: added at weight 0 it would have no slots in
+// the Maglev table (ip_vs_mh.c, last_weight), and everybody else's would
+// differ from those on a host that saw it up before.
 type AddDestination struct {
 	Key
 	Destination Destination
 }
 
-// EditDestination sets weight and forwarding method of a destination that
-// exists. It keeps its place in the list, and its flows.
+// EditDestination sets weight and encapsulation of a destination that exists.
+// It keeps its place in the list, and its flows.
+//
+// One that is wanted at weight 0 with other slots than it has is set to its
+// FullWeight first. New flows that arrive between the two messages may go to
+// it.
 type EditDestination struct {
+	Key
+	Destination Destination
+	// Was is what the kernel had.
+	Was Destination
+}
+
+// MoveDestination moves a destination that exists to the head of its service's
+// list, or takes its slots away: there is no other way than to delete it and
+// to add it again, and the kernel then revives its flows. See Kernel.Apply on
+// what that takes.
+type MoveDestination struct {
 	Key
 	Destination Destination
 	// Was is what the kernel had.
@@ -66,6 +86,7 @@ func (o EditService) service() Key       { return o.Key }
 func (o DeleteService) service() Key     { return o.Key }
 func (o AddDestination) service() Key    { return o.Key }
 func (o EditDestination) service() Key   { return o.Key }
+func (o MoveDestination) service() Key   { return o.Key }
 func (o DeleteDestination) service() Key { return o.Key }
 
 // String is like
@@ -87,17 +108,28 @@ func (o DeleteService) String() string {
 }
 
 // String is like
-// "add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 tunnel".
+// "add destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 1 ipip".
 func (o AddDestination) String() string {
 	return fmt.Sprintf("add destination %s -> %s %s",
 		o.Key, o.Destination.AddrPort(), o.Destination.settings())
 }
 
 // String is like
-// "edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 tunnel (was weight 1 tunnel)".
+// "edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip (was weight 1 ipip)".
 func (o EditDestination) String() string {
 	return fmt.Sprintf("edit destination %s -> %s %s (was %s)",
 		o.Key, o.Destination.AddrPort(), o.Destination.settings(), o.Was.settings())
+}
+
+// String is like
+// "move destination 198.51.100.1:80/tcp -> 192.0.2.139:80 to the head, weight 1 ipip".
+func (o MoveDestination) String() string {
+	was := ""
+	if settings := o.Was.settings(); settings != o.Destination.settings() {
+		was = " (was " + settings + ")"
+	}
+	return fmt.Sprintf("move destination %s -> %s to the head, %s%s",
+		o.Key, o.Destination.AddrPort(), o.Destination.settings(), was)
 }
 
 // String is like
@@ -115,13 +147,27 @@ func scheduling(scheduler string, flags Flags) string {
 	return words
 }
 
-// settings are what an edit can change, in words.
+// settings are what an edit can change, in words: weight 1 ipip; weight 0 of 1
+// ipip where it has slots for weight 1.
 func (d Destination) settings() string {
 	words := []string{fmt.Sprintf("weight %d", d.Weight)}
-	if d.Tunnel {
-		words = append(words, "tunnel")
+	switch {
+	case d.Weight != 0:
+	case d.FullWeight == UnknownWeight:
+		words = append(words, "of ?")
+	default:
+		words = append(words, fmt.Sprintf("of %d", d.FullWeight))
+	}
+	if d.Encapsulation == None {
+		words = append(words, "no tunnel")
 	} else {
-		words = append(words, "no ipip tunnel")
+		words = append(words, d.Encapsulation.String())
+	}
+	if d.GUEPort != 0 {
+		words = append(words, fmt.Sprintf("port %d", d.GUEPort))
+	}
+	if d.Checksummed {
+		words = append(words, "checksummed")
 	}
 	if d.Limited {
 		words = append(words, "limited")

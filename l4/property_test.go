@@ -10,110 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// model is the kernel's table as far as Diff depends on it: a new destination
-// goes to the head of the list, an edit leaves it in place, and the slots of a
-// destination follow the last weight that was not 0.
-type model struct {
-	services []*modelService
-}
-
-type modelService struct {
-	Key
-	scheduler    string
-	flags        Flags
-	destinations []*modelDestination
-}
-
-type modelDestination struct {
-	Destination
-	lastWeight int
-	touched    bool // added or edited since the model was made
-}
-
-func newModel(table Table) *model {
-	m := &model{}
-	for _, s := range table {
-		svc := &modelService{Key: s.Key, scheduler: s.Scheduler, flags: s.Flags | hashed}
-		for _, d := range s.Destinations {
-			svc.destinations = append(svc.destinations, &modelDestination{Destination: d, lastWeight: max(d.Weight, d.FullWeight)})
-		}
-		m.services = append(m.services, svc)
-	}
-	return m
-}
-
-func (m *model) list() Table {
-	var table Table
-	for _, svc := range m.services {
-		s := Service{Key: svc.Key, Scheduler: svc.scheduler, Flags: svc.flags}
-		for _, d := range svc.destinations {
-			listed := d.Destination
-			listed.FullWeight = 0
-			s.Destinations = append(s.Destinations, listed)
-		}
-		table = append(table, s)
-	}
-	return table
-}
-
-func (m *model) find(key Key) *modelService {
-	i := slices.IndexFunc(m.services, func(s *modelService) bool { return s.Key == key })
-	if i < 0 {
-		return nil
-	}
-	return m.services[i]
-}
-
-func (s *modelService) find(dest netip.AddrPort) *modelDestination {
-	i := slices.IndexFunc(s.destinations, func(d *modelDestination) bool { return d.AddrPort() == dest })
-	if i < 0 {
-		return nil
-	}
-	return s.destinations[i]
-}
-
-func (m *model) apply(op Op) error {
-	svc := m.find(op.service())
-	if add, ok := op.(AddService); ok {
-		if svc != nil {
-			return fmt.Errorf("%s: exists", op)
-		}
-		m.services = append(m.services, &modelService{Key: add.Key, scheduler: add.Scheduler, flags: add.Flags | hashed})
-		return nil
-	}
-	if svc == nil {
-		return fmt.Errorf("%s: no such service", op)
-	}
-	switch op := op.(type) {
-	case EditService:
-		svc.scheduler, svc.flags = op.Scheduler, op.Flags|hashed
-	case DeleteService:
-		m.services = slices.DeleteFunc(m.services, func(s *modelService) bool { return s == svc })
-	case AddDestination:
-		if svc.find(op.Destination.AddrPort()) != nil {
-			return fmt.Errorf("%s: exists", op)
-		}
-		svc.destinations = slices.Insert(svc.destinations, 0,
-			&modelDestination{Destination: op.Destination, lastWeight: op.Destination.Weight, touched: true})
-	case EditDestination:
-		d := svc.find(op.Destination.AddrPort())
-		if d == nil {
-			return fmt.Errorf("%s: no such destination", op)
-		}
-		d.Destination, d.touched = op.Destination, true
-		if d.Weight != 0 {
-			d.lastWeight = d.Weight
-		}
-	case DeleteDestination:
-		d := svc.find(op.Destination)
-		if d == nil {
-			return fmt.Errorf("%s: no such destination", op)
-		}
-		svc.destinations = slices.DeleteFunc(svc.destinations, func(o *modelDestination) bool { return o == d })
-	}
-	return nil
-}
-
 // randomTable makes a table out of few names, so that two of them overlap. A
 // foreign table has what somebody else may have left.
 func randomTable(r *rand.Rand, foreign bool) Table {
@@ -124,40 +20,57 @@ func randomTable(r *rand.Rand, foreign bool) Table {
 			s = www6()
 		}
 		s.Port = uint16(80 + v%2)
+		if r.IntN(6) == 0 {
+			s.Scheduler = "wlc"
+		}
 		if foreign && r.IntN(3) == 0 {
-			s.Scheduler, s.Flags = "wlc", Flags(r.IntN(64))
+			s.Scheduler, s.Flags = []string{"wlc", "none", "mh"}[r.IntN(3)], Flags(r.IntN(64))
 		}
 		for _, d := range r.Perm(8)[:r.IntN(9)] {
 			addr := fmt.Sprintf("192.0.2.%d", 1+d)
 			if d >= 4 {
 				addr = fmt.Sprintf("2001:db8::%d", 1+d)
 			}
-			dest := up(addr, r.IntN(4))
-			if r.IntN(3) == 0 {
-				dest.Weight = 0
-			}
-			if foreign {
-				dest.Tunnel, dest.Limited = r.IntN(4) != 0, r.IntN(8) == 0
-			}
-			s.Destinations = append(s.Destinations, dest)
+			s.Destinations = append(s.Destinations, randomDestination(r, addr, foreign))
 		}
 		table = append(table, s)
 	}
 	return table
 }
 
-// normal is a table without what makes no difference to forwarding: sorted,
-// without counts, weights for later and the kernel's mark.
+func randomDestination(r *rand.Rand, addr string, foreign bool) Destination {
+	d := up(addr, r.IntN(4))
+	if r.IntN(3) == 0 {
+		d.Weight = 0
+	}
+	if r.IntN(5) == 0 {
+		d.Encapsulation, d.GUEPort = GUE, DefaultGUEPort
+	}
+	if !foreign {
+		return d
+	}
+	if d.Weight == 0 && r.IntN(2) == 0 {
+		d.FullWeight = UnknownWeight
+	}
+	if r.IntN(6) == 0 {
+		d.Encapsulation, d.GUEPort = None, 0
+	}
+	d.Limited = r.IntN(8) == 0
+	return d
+}
+
+// normal is a table as it should be listed: sorted, its destinations in the
+// canonical order, and without what makes no difference.
 func normal(table Table) Table {
 	table = slices.Clone(table)
 	for i := range table {
 		table[i].Flags &^= hashed
-		table[i].Destinations = slices.Clone(table[i].Destinations)
+		table[i] = Canonical(table[i])
 		for j := range table[i].Destinations {
 			d := &table[i].Destinations[j]
-			d.FullWeight, d.ActiveConns, d.InactiveConns = 0, 0, 0
+			d.FullWeight = d.slotWeight()
+			d.ActiveConns, d.InactiveConns = 0, 0
 		}
-		slices.SortFunc(table[i].Destinations, func(a, b Destination) int { return a.AddrPort().Compare(b.AddrPort()) })
 	}
 	slices.SortFunc(table, func(a, b Service) int {
 		if c := a.VIP.Compare(b.VIP); c != 0 {
@@ -171,6 +84,9 @@ func normal(table Table) Table {
 // sameAddr lets cmp look at addresses, whose fields are not exported.
 var sameAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
+// From any table, the operations make the wanted one, in order, and with the
+// slots that are wanted; nothing is touched that could stay as it was; and then
+// nothing is left to do.
 func TestDiffConverges(t *testing.T) {
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -182,57 +98,149 @@ func TestDiffConverges(t *testing.T) {
 				t.Fatalf("seed %d: %v\nall operations: %q", seed, err, sentences(ops))
 			}
 		}
-		if diff := cmp.Diff(normal(wanted), normal(kernel.list()), sameAddr); diff != "" {
-			t.Fatalf("seed %d: table (-want +got):\n%s", seed, diff)
+		for _, w := range wanted {
+			checkService(t, w, newModel(listed).find(w.Key), kernel.find(w.Key), ops)
+		}
+		if len(kernel.services) != len(wanted) {
+			t.Errorf("%d services, want %d", len(kernel.services), len(wanted))
 		}
 		if again := Diff(kernel.list(), wanted); len(again) != 0 {
-			t.Fatalf("seed %d: operations remain: %q", seed, sentences(again))
-		}
-		for _, w := range wanted {
-			checkService(t, seed, w, listed, kernel.find(w.Key))
+			t.Errorf("operations remain: %q", sentences(again))
 		}
 		if t.Failed() {
-			return
+			t.Fatalf("seed %d: listed\n%swanted\n%soperations %q", seed, text(listed), text(wanted), sentences(ops))
 		}
 	}
 }
 
-// checkService checks what the table alone does not show: the slots of what was
-// added, the order of the list, and that nothing was touched needlessly.
-func checkService(t *testing.T, seed uint64, w Service, listed Table, got *modelService) {
+// checkService checks one service that was made out of an old one, or of nil.
+func checkService(t *testing.T, w Service, old, got *modelService, ops []Op) {
+	t.Helper()
+	if got.scheduler != w.Scheduler || got.flags&^hashed != w.Flags {
+		t.Errorf("%s has %s", w.Key, scheduling(got.scheduler, got.flags))
+	}
+	if len(got.destinations) != len(w.Destinations) {
+		t.Errorf("%s has %d destinations", w.Key, len(got.destinations))
+	}
+	maglev := w.Scheduler == "mh"
+	var want, order []netip.AddrPort
+	for _, d := range Canonical(w).Destinations {
+		g := got.find(d.AddrPort())
+		if g == nil {
+			t.Errorf("%s -> %s is missing", w.Key, d.AddrPort())
+			continue
+		}
+		if g.Weight != d.Weight || g.Encapsulation != d.Encapsulation || g.GUEPort != d.GUEPort || g.Limited {
+			t.Errorf("%s -> %s has %s", w.Key, d.AddrPort(), g.settings())
+		}
+		if maglev && g.lastWeight != d.slotWeight() {
+			t.Errorf("%s -> %s has slots for weight %d, want %d", w.Key, d.AddrPort(), g.lastWeight, d.slotWeight())
+		}
+		if placed(d) {
+			want = append(want, d.AddrPort())
+		}
+	}
+	for _, g := range got.destinations {
+		if slices.Contains(want, g.AddrPort()) {
+			order = append(order, g.AddrPort())
+		}
+	}
+	if maglev && !slices.Equal(want, order) {
+		t.Errorf("%s lists %v, want %v", w.Key, order, want)
+	}
+	if old != nil {
+		checkTouched(t, w, old, want, ops)
+	}
+}
+
+// checkTouched checks that no edit was needless and that no more destinations
+// were moved than the order takes.
+func checkTouched(t *testing.T, w Service, old *modelService, order []netip.AddrPort, ops []Op) {
 	t.Helper()
 	var before []netip.AddrPort
-	old := newModel(listed).find(w.Key)
-	if old != nil {
-		for _, d := range old.destinations {
+	for _, d := range old.destinations {
+		if slices.Contains(order, d.AddrPort()) {
 			before = append(before, d.AddrPort())
 		}
 	}
-	var stayed, added []netip.AddrPort
-	for _, d := range got.destinations {
-		if slices.Contains(before, d.AddrPort()) {
-			stayed = append(stayed, d.AddrPort())
-			if o := old.find(d.AddrPort()); o.Weight == d.Weight && o.Tunnel == d.Tunnel && o.Limited == d.Limited && d.touched {
-				t.Errorf("seed %d: %s -> %s was touched", seed, w.Key, d.AddrPort())
+	moved, least := 0, 0
+	for _, op := range ops {
+		switch op := op.(type) {
+		case MoveDestination:
+			if op.Key == w.Key && placed(op.Destination) {
+				moved++
 			}
-			continue
+		case EditDestination:
+			if op.Key == w.Key && old.find(op.Destination.AddrPort()).Destination == op.Destination {
+				t.Errorf("%s is needless", op)
+			}
 		}
-		added = append(added, d.AddrPort())
-		if d.lastWeight != d.FullWeight {
-			t.Errorf("seed %d: %s -> %s has slots for weight %d, full weight is %d", seed, w.Key, d.AddrPort(), d.lastWeight, d.FullWeight)
+	}
+	if w.Scheduler == "mh" {
+		least = fewest(before, order)
+	}
+	if moved != least {
+		t.Errorf("%s: %d destinations moved, %d would do", w.Key, moved, least)
+	}
+}
+
+// TestMoves compares with a search through everything that can be done: from
+// each list, the fewest destinations that are deleted until additions at the
+// head can put the wanted ones in order.
+func TestMoves(t *testing.T) {
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		listed, wanted := addrPorts(r.Perm(6)[:r.IntN(7)]), addrPorts(r.Perm(6)[:r.IntN(7)])
+		slices.SortFunc(wanted, netip.AddrPort.Compare)
+		moved := moves(listed, wanted)
+
+		// What stays, and the rest added from the last to the first.
+		list := slices.DeleteFunc(slices.Clone(listed), func(d netip.AddrPort) bool {
+			return moved[d] || !slices.Contains(wanted, d)
+		})
+		for _, d := range slices.Backward(wanted) {
+			if moved[d] || !slices.Contains(listed, d) {
+				list = slices.Insert(list, 0, d)
+			}
+		}
+		if !slices.Equal(list, wanted) {
+			t.Fatalf("seed %d: from %v with %v moved: %v, want %v", seed, listed, moved, list, wanted)
+		}
+		gone := 0
+		for _, d := range listed {
+			if moved[d] || !slices.Contains(wanted, d) {
+				gone++
+			}
+		}
+		if least := fewest(listed, wanted); gone != least {
+			t.Fatalf("seed %d: from %v to %v with %d deletions, %d would do", seed, listed, wanted, gone, least)
 		}
 	}
-	keep := func(list []netip.AddrPort, in []netip.AddrPort) []netip.AddrPort {
-		return slices.DeleteFunc(slices.Clone(list), func(a netip.AddrPort) bool { return !slices.Contains(in, a) })
+}
+
+func addrPorts(numbers []int) []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, n := range numbers {
+		list = append(list, netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + n)}), 80))
 	}
-	var order []netip.AddrPort
-	for _, d := range w.Destinations {
-		order = append(order, d.AddrPort())
+	return list
+}
+
+// fewest is the least number of deletions on the way from one list to another,
+// where an addition goes to the head. It tries every set to be deleted, and
+// whether additions at the head can make the other list of what remains.
+func fewest(from, to []netip.AddrPort) int {
+	least := len(from)
+	for set := range 1 << len(from) {
+		var kept []netip.AddrPort
+		for i, d := range from {
+			if set&(1<<i) == 0 {
+				kept = append(kept, d)
+			}
+		}
+		if len(kept) <= len(to) && slices.Equal(kept, to[len(to)-len(kept):]) {
+			least = min(least, len(from)-len(kept))
+		}
 	}
-	if want := keep(before, stayed); !slices.Equal(want, stayed) {
-		t.Errorf("seed %d: %s: those that stayed are in order %v, were in %v", seed, w.Key, stayed, want)
-	}
-	if want := keep(order, added); !slices.Equal(want, added) {
-		t.Errorf("seed %d: %s: those added are in order %v, want %v", seed, w.Key, added, want)
-	}
+	return least
 }

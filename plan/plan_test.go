@@ -118,7 +118,7 @@ func listed(text string) l4.Table {
 			continue
 		}
 		s := &table[len(table)-1]
-		d := l4.Destination{Addr: addr(f[1]), Port: s.Port, Tunnel: true}
+		d := l4.Destination{Addr: addr(f[1]), Port: s.Port, Encapsulation: l4.IPIP}
 		if _, err := fmt.Sscanf(f[2], "%d/%d", &d.Weight, &d.ActiveConns); err != nil {
 			fmt.Sscan(f[2], &d.Weight)
 		}
@@ -382,7 +382,7 @@ again in 3s
 198.51.100.1:80
  -> 192.0.2.139 1
  -> 192.0.2.140 2
- -> 192.0.2.141 0 of 1
+ -> 192.0.2.141 0
 `,
 		},
 		{

@@ -22,6 +22,10 @@ var flagValues = map[string]l4.Flags{
 	"sh-port":     l4.MHPort,
 }
 
+var encapsulations = map[config.Encapsulation]l4.Encapsulation{
+	config.IPIP: l4.IPIP,
+}
+
 // table builds the wanted IPVS services: those of the configuration, and for
 // a moment those of VIPs that have left it.
 func (p *planner) table() {
@@ -119,7 +123,8 @@ func (p *planner) destinations(key l4.Key, pool config.Pool) []l4.Destination {
 		weight, keep := p.weight(pool, m, addr, found, isListed, anyUp)
 		if keep {
 			wanted = append(wanted, l4.Destination{
-				Addr: addr, Port: key.Port, Weight: weight, FullWeight: m.Weight, Tunnel: true,
+				Addr: addr, Port: key.Port, Weight: weight, FullWeight: m.Weight,
+				Encapsulation: encapsulations[pool.Encapsulation],
 			})
 		}
 	}
@@ -167,7 +172,7 @@ func (p *planner) leaving(key l4.Key, members map[netip.Addr]bool) []l4.Destinat
 	for _, d := range p.listed[key].Destinations {
 		// A destination of another tool on our VIP, not reached through a
 		// tunnel or on another port, carries no flow that we could keep.
-		if members[d.Addr] || !d.Tunnel || d.Port != key.Port || d.ActiveConns+d.InactiveConns == 0 {
+		if members[d.Addr] || d.Encapsulation == l4.None || d.Port != key.Port || d.ActiveConns+d.InactiveConns == 0 {
 			continue
 		}
 		leaver := Leaver{Service: key, Addr: d.Addr}
@@ -178,7 +183,12 @@ func (p *planner) leaving(key l4.Key, members map[netip.Addr]bool) []l4.Destinat
 			p.changesAt(since.Add(MaxLeave))
 		}
 		p.d.Leaving = append(p.d.Leaving, leaver)
-		out = append(out, l4.Destination{Addr: d.Addr, Port: d.Port, FullWeight: d.Weight, Tunnel: true})
+		// Without slots: then the others have the same on every host, whether
+		// it has such flows left or not.
+		out = append(out, l4.Destination{
+			Addr: d.Addr, Port: d.Port,
+			Encapsulation: d.Encapsulation, GUEPort: d.GUEPort,
+		})
 	}
 	return out
 }

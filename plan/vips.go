@@ -151,7 +151,7 @@ func scheduler(s l4.Service) string {
 func carrying(s l4.Service) int {
 	n := 0
 	for _, d := range s.Destinations {
-		if d.Tunnel && d.Weight > 0 {
+		if d.Encapsulation != l4.None && d.Weight > 0 {
 			n++
 		}
 	}
