@@ -48,6 +48,13 @@ func (d confData) Services() map[string][]netip.Addr {
 	return services
 }
 
+// Intervals for the templates, in the words of the program that reads them.
+func (d confData) CheckInterval() string { return d.Sizes.CheckInterval().String() }
+
+func (d confData) ServerInterval() int64 { return d.Sizes.serverInterval().Milliseconds() }
+
+func (d confData) AgentInterval() int64 { return d.Sizes.agentInterval().Milliseconds() }
+
 // Families are the address families that the reflectors speak, each in
 // sessions of its own.
 func (d confData) Families() []string { return []string{"ipv4", "ipv6"} }

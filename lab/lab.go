@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -34,8 +35,10 @@ import (
 const (
 	// runDir holds the hosts' own directories and the logs.
 	runDir = "/run/lab"
-	// settleTimeout bounds the wait for the routes after all was started.
-	settleTimeout = 30 * time.Second
+	// settleTimeout bounds the wait for the routes after all was started, and
+	// settlePerHost what each host adds to it: a busy machine is slow.
+	settleTimeout = 20 * time.Second
+	settlePerHost = time.Second
 )
 
 // modules are loaded with one call before anything needs them. Left to
@@ -254,7 +257,8 @@ func (l *Lab) program(h *Host, spec Process) (*program, error) {
 // settle waits until all service addresses are in all routers' tables through
 // all LB4 hosts.
 func (l *Lab) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	patience := settleTimeout + time.Duration(len(l.Topology.Hosts))*settlePerHost
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	_, err := l.watch.wait(ctx, func(r Routes) bool { return len(l.missing(r)) == 0 })
 	if err == nil {
@@ -264,8 +268,13 @@ func (l *Lab) settle(ctx context.Context) error {
 	silent := make(map[string]bool)
 	for _, h := range l.Topology.ByRole(RoleRouter) {
 		routes, _ := l.watch.routes(h.Name)
-		for lb4, vips := range l.missing(routes) {
-			fmt.Fprintf(&b, "\n  %s has no route through %s to %v", h.Name, lb4, vips)
+		missing := l.missing(routes)
+		for _, lb4 := range slices.Sorted(maps.Keys(missing)) {
+			what := fmt.Sprint(missing[lb4])
+			if len(missing[lb4]) == len(l.Topology.VIPs) {
+				what = "any service address"
+			}
+			fmt.Fprintf(&b, "\n  %s has no route through %s to %s", h.Name, lb4, what)
 			silent[lb4] = true
 		}
 	}
@@ -276,7 +285,7 @@ func (l *Lab) settle(ctx context.Context) error {
 			}
 		}
 	}
-	return fmt.Errorf("bringing the lab up: %w%s", err, b.String())
+	return fmt.Errorf("bringing the lab up: not done after %v: %w%s", patience, err, b.String())
 }
 
 // missing lists, by LB4 host, the service addresses that a router does not

@@ -13,11 +13,10 @@ import (
 	"lb4d/lab/load"
 )
 
-// What the lab's lb4d.toml asks of the checks.
+// What the lab's lb4d.toml asks of the checks, beside the interval.
 const (
-	checkInterval = time.Second
-	checkFall     = 3
-	checkRise     = 2
+	checkFall = 3
+	checkRise = 2
 	// slack is what a check and the work after it may take.
 	slack = 500 * time.Millisecond
 	// noise is what one processor that carries the whole lab may add to a
@@ -72,10 +71,11 @@ func (s *stage) drain(ctx context.Context, h *Host) error {
 	write := func(word string) func() error {
 		return func() error { return os.WriteFile(s.Path(h.Name, file), []byte(word), 0o644) }
 	}
+	interval := s.Topology.Sizes.CheckInterval()
 	e := Event{
 		Name:       h.Name + " drained",
-		ReactLimit: checkInterval + slack,
-		BackLimit:  checkRise*checkInterval + slack,
+		ReactLimit: interval + slack,
+		BackLimit:  checkRise*interval + slack,
 	}
 	return s.event(ctx, e, deed{
 		told: fmt.Sprintf("%s: echo drain > %s", h.Name, file),
@@ -96,7 +96,7 @@ func (s *stage) drain(ctx context.Context, h *Host) error {
 func (s *stage) killHAProxy(ctx context.Context, h *Host) error {
 	e := Event{
 		Name:       h.Name + ": HAProxy killed",
-		ReactLimit: checkFall*checkInterval + slack + noise,
+		ReactLimit: checkFall*s.Topology.Sizes.CheckInterval() + slack + noise,
 		Excuse:     "its flows, new ones until then",
 	}
 	e.excused = func(e *Event, f load.Fault) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // Reflector names the program that the route reflectors run.
@@ -53,6 +54,36 @@ func (s Sizes) Validate() error {
 		errs = append(errs, fmt.Errorf("sizing the lab: %d routers, reflectors, LB4 and LB7 hosts together, not at most 120", n))
 	}
 	return errors.Join(errs...)
+}
+
+// Intervals of checks. They are those that the promises of a lab rest on,
+// stretched where a large lab would have its one processor do little else.
+const (
+	checksPerSecond       = 100 // by all LB4 hosts
+	serverChecksPerSecond = 40  // by all HAProxys
+	agentSpacing          = 25 * time.Millisecond
+)
+
+// CheckInterval is how often an LB4 host checks each LB7 host, in each family.
+func (s Sizes) CheckInterval() time.Duration {
+	return spacing(2*s.LB4*s.LB7, checksPerSecond, time.Second)
+}
+
+// serverInterval is how often an HAProxy checks a server, and asks its agent.
+func (s Sizes) serverInterval() time.Duration {
+	return spacing(2*s.LB7*s.Servers, serverChecksPerSecond, 2*time.Second)
+}
+
+// agentInterval is how often an HAProxy asks the agent of its own host. It
+// adds to the time in which a drained host is seen as such.
+func (s Sizes) agentInterval() time.Duration {
+	return max(200*time.Millisecond, time.Duration(s.LB7)*agentSpacing)
+}
+
+// spacing is the interval, in whole seconds, at which n checks are so many a
+// second in all.
+func spacing(n, perSecond int, least time.Duration) time.Duration {
+	return max(least, time.Duration((n+perSecond-1)/perSecond)*time.Second)
 }
 
 // Role is what a host does.
