@@ -11,7 +11,7 @@ LINT_VERSION := v2.15.0
 KERNEL_TESTS := ./l4/... ./tunnel/... ./lab ./cmd/lb4d
 OTHER_TESTS   = $(shell $(GO) list ./... | grep -v -E '^lb4d/(l4|tunnel|lab|cmd/lb4d)$$')
 
-.PHONY: all build lab test unit kernel-test lint bench install clean
+.PHONY: all build lab test test-deps unit kernel-test lint bench install clean
 
 all: build
 
@@ -24,10 +24,15 @@ lab: build
 	bin/lab run
 
 ## test: every test, those that need a kernel or root included.
-test: build
-	bin/lab install
+test: test-deps
 	LAB_REQUIRED=1 $(GO) test -timeout 15m $(OTHER_TESTS)
 	$(MAKE) kernel-test
+
+# The real parts that tests speak to: FRR, etcd, and a DynamoDB.
+DYNALITE ?= $(HOME)/.cache/lb4d
+test-deps: build
+	bin/lab install systemd frr etcd-server $$(command -v npm >/dev/null || echo npm)
+	test -d $(DYNALITE)/node_modules/dynalite || npm install --silent --no-audit --no-fund --prefix $(DYNALITE) dynalite@4.0.0
 
 kernel-test: build
 	LAB_REQUIRED=1 $(GO) test -timeout 30m -p 1 -exec '$(CURDIR)/bin/lab test-exec' $(KERNEL_TESTS)

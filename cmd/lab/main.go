@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -42,7 +43,7 @@ type verb struct {
 // verbs is a function because usage, which some of them print, lists them all.
 func verbs() []verb {
 	return []verb{
-		{"install", "", "install the Debian packages that the lab needs", install},
+		{"install", "[PACKAGE ...]", "install the Debian packages that the lab needs, and those named", install},
 		{"up", "[-lb4 N] [-lb7 N] [-servers N] [-seeds] [-rr gobgp|bird] [-foreground]", "bring a lab up and leave it running", up},
 		{"down", "", "end it", down},
 		{"status", "[-json]", "list hosts, processes and routes", status},
@@ -125,10 +126,10 @@ func parse(f *flag.FlagSet, args []string) error {
 // package needs.
 var packages = []string{"haproxy", "bird2", "gobgpd", "curl"}
 
-func install([]string) (int, error) {
+func install(more []string) (int, error) {
 	ctx, stop := interruptible()
 	defer stop()
-	return 0, kernel.Install(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil)), packages...)
+	return 0, kernel.Install(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil)), slices.Concat(packages, more)...)
 }
 
 func testExec(args []string) (int, error) {
