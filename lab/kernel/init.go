@@ -40,6 +40,9 @@ func Init() {
 	if os.Getpid() != 1 || os.Getenv(envLines) == "" {
 		return
 	}
+	if os.Getenv(envLines) == linesKeep {
+		keep(os.Args[1:])
+	}
 	// What a terminal or a reader's end would do to an ordinary process must
 	// not end this one.
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
@@ -65,6 +68,27 @@ func Init() {
 	powerOff(status)
 }
 
+// keep runs a guest kernel with all descriptors that this process has, and ends
+// with it. That takes along what a kernel that has died leaves running.
+func keep(kernel []string) {
+	limitCore(0)
+	os.Unsetenv(envLines)
+	files := make([]uintptr, 3+lineCount)
+	for fd := range files {
+		files[fd] = uintptr(fd)
+	}
+	pid, err := syscall.ForkExec(kernel[0], kernel, &syscall.ProcAttr{Env: os.Environ(), Files: files})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "starting %s: %v\n", kernel[0], err)
+		os.Exit(1)
+	}
+	// Else the host would never see the lines end.
+	for fd := range lineCount {
+		unix.Close(3 + fd)
+	}
+	os.Exit(reap(pid))
+}
+
 // Listen returns the listener for what the host opens with [Machine.Dial]. It
 // is for the command that Boot was given, and for one caller in it. Accept
 // fails with io.EOF when the host is gone.
@@ -77,7 +101,7 @@ func Listen() (net.Listener, error) {
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
 	var streams io.ReadWriteCloser = os.NewFile(3, "streams")
-	if kind == "tty" {
+	if kind == linesTTY {
 		streams = &creditReader{ReadWriteCloser: streams, credit: os.NewFile(4, "credit")}
 	}
 	session, err := yamux.Server(streams, sessionConfig())
@@ -90,7 +114,7 @@ func Listen() (net.Listener, error) {
 // machineLines opens process 1's ends of the lines.
 func machineLines() ([]*os.File, error) {
 	lines := make([]*os.File, lineCount)
-	tty := os.Getenv(envLines) == "tty"
+	tty := os.Getenv(envLines) == linesTTY
 	if tty {
 		// The kernel mounts it after the root only where /dev is empty of it.
 		if _, err := os.Stat("/dev/ttyS0"); err != nil {
@@ -137,7 +161,7 @@ func runSpec(words *bufio.Reader, lines []*os.File) (int, error) {
 
 // prepare makes the namespaces or the bare kernel a place where programs run.
 func prepare(s *spec) error {
-	if os.Getenv(envLines) == "fd" {
+	if os.Getenv(envLines) == linesFD {
 		// Else each mount below would show on the host.
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return fmt.Errorf("making the mounts private: %w", err)

@@ -84,6 +84,7 @@ type Machine struct {
 	kind    Kind
 	cmd     *exec.Cmd
 	dir     string // holds what the machine needs to start; process 1 removes it
+	memory  string // where a guest kernel's memory file goes
 	control *os.File
 	session *yamux.Session
 	console *tail
@@ -214,6 +215,8 @@ func (m *Machine) handshake(ctx context.Context, words *bufio.Reader) error {
 	return nil
 }
 
+var errDied = errors.New("the machine died before its command ended")
+
 // finish reads the command's end from process 1, then waits until nothing is
 // left of the machine.
 func (m *Machine) finish(words *bufio.Reader) {
@@ -221,7 +224,7 @@ func (m *Machine) finish(words *bufio.Reader) {
 	verb, rest, _ := strings.Cut(word, " ")
 	switch {
 	case err != nil:
-		m.code, m.err = -1, errors.Join(errors.New("the machine died before its command ended"), m.console.lastWords())
+		m.code, m.err = -1, errDied
 	case verb == wordExit:
 		m.code, m.err = parseExit(rest)
 	case verb == wordFail:
@@ -233,6 +236,9 @@ func (m *Machine) finish(words *bufio.Reader) {
 	timer := time.AfterFunc(stopGrace, m.destroy)
 	defer timer.Stop()
 	m.release()
+	if m.err == errDied {
+		m.err = errors.Join(errDied, m.console.lastWords()) // which all have come now
+	}
 }
 
 // release waits for the machine's end and removes what the host keeps for it.

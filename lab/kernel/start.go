@@ -18,9 +18,15 @@ import (
 // them reaches the command, except the one that Listen reads.
 const envPrefix = "LAB_KERNEL_"
 
-// envLines, set in process 1's environment, tells it that it is one, and how
-// to find its lines: "tty" or "fd".
+// envLines, set in process 1's environment, tells it that it is one, and where
+// its lines are.
 const envLines = envPrefix + "LINES"
+
+const (
+	linesTTY  = "tty"  // on the terminals of a guest kernel
+	linesFD   = "fd"   // on descriptors from 3 on
+	linesKeep = "keep" // with the kernel, which this process only keeps
+)
 
 // binary is User-Mode Linux as Debian names it.
 const binary = "linux.uml"
@@ -44,9 +50,11 @@ const (
 )
 
 // start runs the machine's outermost process with the given ends of the lines.
-// It is process 1 of a PID namespace in both kinds, so that killing it kills
-// all: User-Mode Linux has a host process for each of the guest's address
-// spaces, and none of them dies by itself.
+// In both kinds that is this program as process 1 of a PID namespace, so that
+// killing it kills all: User-Mode Linux has a host process for each of the
+// guest's address spaces, and none of them dies by itself. The kernel cannot be
+// that process 1 itself, since a kernel that panics ends by a signal, to which
+// such a process is deaf: it would spin for ever.
 func (m *Machine) start(o Options, lines []*os.File) (err error) {
 	m.dir, err = os.MkdirTemp("", "lab-kernel-")
 	if err != nil {
@@ -75,61 +83,63 @@ func (m *Machine) start(o Options, lines []*os.File) (err error) {
 		return fmt.Errorf("writing what to run: %w", err)
 	}
 
-	flags := uintptr(unix.CLONE_NEWPID)
-	path, args, env := self, []string(nil), []string{envLines + "=fd", envDir + "=" + m.dir}
 	if o.Kind == Namespaces {
-		flags |= unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
-	} else if path, args, env, err = m.userMode(o.Memory); err != nil {
+		return m.spawn(lines, linesFD, unix.CLONE_NEWPID|unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC, self)
+	}
+	kernel, err := m.userMode(o.Memory)
+	if err != nil {
 		return err
 	}
-	spawn := func(flags uintptr) error {
-		m.cmd = exec.Command(path, args...)
-		m.cmd.Env = env
-		m.cmd.ExtraFiles = lines
-		m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
-		m.cmd.WaitDelay = time.Second
-		m.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL, Cloneflags: flags}
-		return m.spawn()
-	}
-	err = spawn(flags)
-	if errors.Is(err, unix.EPERM) && o.Kind == UserMode {
-		// A container without CAP_SYS_ADMIN: the process group has to do, and
-		// process 1 powers off when the control line ends.
-		err = spawn(0)
+	err = m.spawn(lines, linesKeep, unix.CLONE_NEWPID, append([]string{self}, kernel...)...)
+	if errors.Is(err, unix.EPERM) {
+		// A container without CAP_SYS_ADMIN. To kill one process would leave
+		// the others; process 1 powers off when the control line ends.
+		err = m.spawn(lines, "", 0, kernel...)
 	}
 	return err
 }
 
-// userMode finds the kernel and makes its command line and environment.
-func (m *Machine) userMode(mebibytes int) (path string, args, env []string, err error) {
-	path, err = exec.LookPath(binary)
+// userMode finds the kernel and makes its command line.
+func (m *Machine) userMode(mebibytes int) ([]string, error) {
+	path, err := exec.LookPath(binary)
 	if err != nil {
-		return "", nil, nil, fmt.Errorf("finding User-Mode Linux (Debian's package user-mode-linux): %w", err)
+		return nil, fmt.Errorf("finding User-Mode Linux (Debian's package user-mode-linux): %w", err)
 	}
-	memory, err := memoryDir(mebibytes)
-	if err != nil {
-		return "", nil, nil, err
+	if m.memory, err = memoryDir(mebibytes); err != nil {
+		return nil, err
 	}
-	args = []string{
-		"mem=" + strconv.Itoa(mebibytes) + "M",
+	args := []string{
+		path, "mem=" + strconv.Itoa(mebibytes) + "M",
 		"root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw",
-		"init=" + filepath.Join(m.dir, initFile), envLines + "=tty", envDir + "=" + m.dir,
+		"init=" + filepath.Join(m.dir, initFile), envLines + "=" + linesTTY, envDir + "=" + m.dir,
 		"umid=m", "uml_dir=" + m.dir + "/",
 		"con=null", "con0=null,fd:1", "ssl=null",
-		"quiet", "panic=-1",
+		"quiet",
 		// Half of the time to boot: benchmarks for RAID, compression for swap.
 		"initcall_blacklist=raid6_select_algo,init_zswap",
 	}
 	for i := range lineCount {
 		args = append(args, fmt.Sprintf("ssl%d=fd:%d", i, 3+i))
 	}
-	env = []string{"TMPDIR=" + memory, "HOME=" + m.dir, "PATH=" + os.Getenv("PATH")}
-	return path, args, env, nil
+	return args, nil
 }
 
-// spawn starts the command from a thread that lives as long as it does: the
-// parent whose death Pdeathsig tells of is the thread, not the process.
-func (m *Machine) spawn() error {
+// spawn starts a machine's outermost process from a thread that lives as long
+// as it does: the parent whose death Pdeathsig tells of is the thread, not the
+// process. Where it is this program, mode tells it what to be.
+func (m *Machine) spawn(lines []*os.File, mode string, flags uintptr, command ...string) error {
+	m.cmd = exec.Command(command[0], command[1:]...)
+	m.cmd.Env = []string{
+		envLines + "=" + mode, envDir + "=" + m.dir,
+		"TMPDIR=" + m.memory, "HOME=" + m.dir, "PATH=" + os.Getenv("PATH"),
+	}
+	m.cmd.ExtraFiles = lines
+	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
+	m.cmd.WaitDelay = time.Second
+	m.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Cloneflags: flags}
+	if flags != 0 {
+		m.cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	}
 	started := make(chan error)
 	go func() {
 		// Never unlocked: the thread, bound to a processor, dies with the machine.
@@ -140,6 +150,9 @@ func (m *Machine) spawn() error {
 			}
 		}
 		err := m.cmd.Start()
+		if err == nil {
+			limitCore(m.cmd.Process.Pid)
+		}
 		started <- err
 		if err == nil {
 			<-m.done
@@ -150,6 +163,9 @@ func (m *Machine) spawn() error {
 	}
 	return nil
 }
+
+// limitCore keeps a kernel that panics from leaving its memory as a core.
+func limitCore(pid int) { _ = unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil) }
 
 // destroy kills all of the machine at once.
 func (m *Machine) destroy() {
