@@ -50,7 +50,7 @@ func fillTunnel(ctx context.Context, target Target, check Check, mss int) mtuAns
 		return mtuTooBig(full, echo.room, target, through)
 	}
 	if check.HTTP != "" {
-		switch arrived, told := fillSegment(ctx, full, mss, target, check); {
+		switch arrived, told := fillSegment(ctx, full, target, check); {
 		case told && arrived:
 			return mtuFits(full)
 		case told:
@@ -114,7 +114,7 @@ func (t *Through) datagram(ctx context.Context, size int, wait time.Duration) ec
 // bytes, and tells whether it arrived: it was answered or at least acknowledged,
 // as a slow answer is no fault of the tunnel. There is no telling where the
 // packet would have been smaller, or where there was no connection.
-func fillSegment(ctx context.Context, full, mss int, target Target, check Check) (arrived, told bool) {
+func fillSegment(ctx context.Context, full int, target Target, check Check) (arrived, told bool) {
 	at := netip.AddrPortFrom(check.Through.VIP, check.Port)
 	conn, err := check.Through.dial(ctx, "tcp", at.String())
 	if err != nil {
@@ -123,10 +123,8 @@ func fillSegment(ctx context.Context, full, mss int, target Target, check Check)
 	defer reset(conn)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	// The options of TCP, time stamps mostly, take their room from each
-	// segment.
-	segment, err := segmentSize(conn)
-	text, fits := padded(request(target, check), full-check.Through.headers()-(mss-segment))
+	options, err := optionsSize(conn)
+	text, fits := padded(request(target, check), full-check.Through.headers()-options)
 	if err != nil || !fits || !pathHolds(conn, full) {
 		return false, false
 	}

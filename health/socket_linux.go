@@ -84,10 +84,15 @@ func peerMSS(conn net.Conn) (mss int) {
 	return mss
 }
 
-// segmentSize is how much data one segment takes now.
-func segmentSize(conn net.Conn) (size int, err error) {
+// optionsSize is what the options of TCP take of every segment with data: time
+// stamps, where both sides have them (RFC 7323).
+func optionsSize(conn net.Conn) (size int, err error) {
+	const timestamps = 1 // TCPI_OPT_TIMESTAMPS
 	return size, withSocket(conn, func(fd int) error {
-		size, err = unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG)
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil && info.Options&timestamps != 0 {
+			size = 12
+		}
 		return err
 	})
 }
