@@ -71,3 +71,26 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
+
+// Poll asks at an interval until ctx ends, and tells each answer; after failures
+// it asks again sooner, and then ever later. It is the Run of a source that can
+// only be asked.
+func Poll(ctx context.Context, interval time.Duration, ask func(context.Context) ([]Entry, error), tell func([]Entry, error)) {
+	for failures := 0; ; {
+		start := time.Now()
+		entries, err := ask(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		tell(entries, err)
+		pause := max(apart, spread(interval)-time.Since(start))
+		if failures++; err != nil {
+			pause = backoff(failures, interval)
+		} else {
+			failures = 0
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
