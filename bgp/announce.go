@@ -12,27 +12,15 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
-// announcement is a route as it stands in GoBGP's table.
-type announcement struct {
-	Route
-	// nextHop serves the sessions of the other address family, and those on
-	// link-local addresses; unspecified where there are none. The other
-	// sessions are sent their own local address (setPolicies).
-	nextHop netip.Addr
-}
-
-func (a announcement) equal(b announcement) bool {
-	return a.Prefix == b.Prefix && a.nextHop == b.nextHop && slices.Equal(a.Communities, b.Communities)
-}
-
 // Set makes the announced set equal to the routes given: what is missing is
 // announced, what is not among them is withdrawn, and what has other attributes
 // is announced anew, which replaces it at the peer without a withdrawal (RFC
 // 4271 section 3.1). It compares with what the speaker's table lists.
 //
 // An IPv6 route needs a next hop that IPv4 peers can use. Where this host has
-// none, its IPv6 routes are not announced, or withdrawn, and the error says
-// so; the others go out.
+// none, and nobody has set one, its IPv6 routes are not announced, or
+// withdrawn, and the error says so; the others go out. An address that goes or
+// comes is noticed within nextHopAge.
 func (s *Speaker) Set(routes []Route) error {
 	canonical, err := canonicalRoutes(routes)
 	if err != nil {
@@ -43,14 +31,11 @@ func (s *Speaker) Set(routes []Route) error {
 	if s.closed {
 		return fmt.Errorf("announcing BGP routes: %w", errClosed)
 	}
-	s.routes = canonical
-	s.sessionsMu.RLock()
-	peers := make([]Peer, 0, len(s.sessions))
-	for _, session := range s.sessions {
-		peers = append(peers, session.peer)
+	if !slices.EqualFunc(canonical, s.routes, Route.equal) {
+		s.hops.stale()
 	}
-	s.sessionsMu.RUnlock()
-	return s.announce(peers)
+	s.routes = canonical
+	return s.announce()
 }
 
 // canonicalRoutes copies the routes into the form that the table lists them in.
@@ -65,36 +50,36 @@ func canonicalRoutes(routes []Route) ([]Route, error) {
 			return nil, fmt.Errorf("announcing BGP route %s: given twice", r.Prefix)
 		}
 		seen[r.Prefix] = true
-		r.Communities = slices.Compact(slices.Sorted(slices.Values(r.Communities)))
-		out = append(out, r)
+		if err := r.validate(); err != nil {
+			return nil, fmt.Errorf("announcing BGP route %s: %w", r.Prefix, err)
+		}
+		out = append(out, r.canonical())
 	}
 	return out, nil
 }
 
-// announce brings the table to s.routes, with next hops for the peers given.
-func (s *Speaker) announce(peers []Peer) error {
+// announce brings the table to s.routes, with next hops for s.peers.
+func (s *Speaker) announce() error {
 	have, err := s.listed()
 	if err != nil {
 		return err
 	}
-	want, faults := withNextHops(s.routes, peers)
+	want, faults := withNextHops(s.routes, s.hops.lookUp(s.peers, s.routes))
 	add, remove := diff(have, want)
 	return errors.Join(faults, s.withdraw(remove), s.add(add))
 }
 
 // withNextHops completes the routes with next hops, and leaves out those for
 // which there is none.
-func withNextHops(routes []Route, peers []Peer) ([]announcement, error) {
-	vips := make(map[netip.Addr]bool, len(routes))
-	for _, r := range routes {
-		vips[r.Prefix.Addr()] = r.Prefix.IsSingleIP()
-	}
-	hops := newNextHops(peers, func(a netip.Addr) bool { return vips[a] })
+func withNextHops(routes []Route, hops nextHops) ([]announcement, error) {
 	want := make([]announcement, 0, len(routes))
 	var missing int
 	for _, r := range routes {
-		hop, ok := hops.of(r.Prefix.Addr())
-		if !ok {
+		hop := r.nextHop(r.Prefix.Addr())
+		if !hop.IsValid() {
+			hop = hops.of(r.Prefix.Addr())
+		}
+		if !hop.IsValid() {
 			missing++
 			continue
 		}

@@ -3,19 +3,14 @@ package bgp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 // line is an announcement as one line.
-func line(a announcement) string {
-	s := fmt.Sprintf("%s via %s", a.Prefix, a.nextHop)
-	for _, c := range a.Communities {
-		s += fmt.Sprintf(" %d:%d", c>>16, c&0xffff)
-	}
-	return s
-}
+func line(a announcement) string { return fmt.Sprintf("%s via %s", a.Route, a.hop) }
 
 func lines(all []announcement) []string {
 	var out []string
@@ -27,7 +22,7 @@ func lines(all []announcement) []string {
 
 // via makes an announcement.
 func via(prefix, hop string, communities ...uint32) announcement {
-	return announcement{Route{netip.MustParsePrefix(prefix), communities}, netip.MustParseAddr(hop)}
+	return announcement{with(prefix, Attributes{Communities: communities}), netip.MustParseAddr(hop)}
 }
 
 func TestDiff(t *testing.T) {
@@ -53,7 +48,7 @@ func TestDiff(t *testing.T) {
 		},
 		{
 			"another community", []announcement{via("198.51.100.1/32", v4)}, []announcement{via("198.51.100.1/32", v4, GracefulShutdown)},
-			[]string{"198.51.100.1/32 via 0.0.0.0 65535:0"}, nil,
+			[]string{"198.51.100.1/32 communities 65535:0 via 0.0.0.0"}, nil,
 		},
 		{
 			"another next hop", []announcement{via("2001:db8:1::1/128", v6)}, []announcement{via("2001:db8:1::1/128", "2001:db8::85")},
@@ -79,7 +74,11 @@ func TestDiff(t *testing.T) {
 func TestPathRoundTrip(t *testing.T) {
 	for _, want := range []announcement{
 		via("198.51.100.1/32", "0.0.0.0"),
-		via("198.51.100.0/24", "192.0.2.132", 1, GracefulShutdown),
+		via("198.51.100.0/24", "192.0.2.132", 1, 2),
+		{draining("198.51.100.0/24"), netip.IPv4Unspecified()},
+		{with("198.51.100.1/32", everything()).canonical(), netip.MustParseAddr("192.0.2.7")},
+		{with("2001:db8:1::1/128", everything()).canonical(), netip.MustParseAddr("2001:db8::7")},
+		{with("198.51.100.1/32", nothing()), netip.IPv4Unspecified()},
 		via("2001:db8:1::1/128", "::"),
 		via("2001:db8:1::/48", "2001:db8::84", 65000<<16|100),
 		via("0.0.0.0/0", "0.0.0.0"),
@@ -98,9 +97,21 @@ func TestPathRoundTrip(t *testing.T) {
 }
 
 func TestCanonicalRoutes(t *testing.T) {
-	got, err := canonicalRoutes([]Route{{netip.MustParsePrefix("198.51.100.1/32"), []uint32{3, 1, 3}}, {Prefix: netip.MustParsePrefix("::/0")}})
-	if err != nil || len(got) != 2 || !cmp.Equal(got[0].Communities, []uint32{1, 3}) {
-		t.Errorf("got %v, error %v", got, err)
+	got, err := canonicalRoutes([]Route{
+		with("198.51.100.1/32", Attributes{Communities: []uint32{3, 1, 3}, LargeCommunities: [][3]uint32{{2, 0, 1}, {1, 9, 9}, {2, 0, 1}}}),
+		with("198.51.100.2/32", Attributes{Communities: []uint32{GracefulShutdown}}),
+		{Prefix: netip.MustParsePrefix("::/0")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Route{
+		with("198.51.100.1/32", Attributes{Communities: []uint32{1, 3}, LargeCommunities: [][3]uint32{{1, 9, 9}, {2, 0, 1}}}),
+		{Prefix: netip.MustParsePrefix("198.51.100.2/32"), Attributes: Attributes{Communities: []uint32{}}, Draining: true},
+		{Prefix: netip.MustParsePrefix("::/0")},
+	}
+	if !slices.EqualFunc(got, want, Route.equal) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 	for _, test := range []struct {
 		routes []Route
@@ -109,6 +120,10 @@ func TestCanonicalRoutes(t *testing.T) {
 		{[]Route{{}}, "announcing BGP route invalid Prefix: not a prefix"},
 		{[]Route{{Prefix: netip.MustParsePrefix("198.51.100.1/24")}}, "announcing BGP route 198.51.100.1/24: not a prefix"},
 		{prefixes("198.51.100.1/32", "198.51.100.1/32"), "announcing BGP route 198.51.100.1/32: given twice"},
+		{[]Route{with("198.51.100.1/32", Attributes{LocalPreference: new(uint32(0))})}, "announcing BGP route 198.51.100.1/32: local preference 0 is not possible"},
+		{[]Route{with("198.51.100.1/32", Attributes{Prepend: new(17)})}, "announcing BGP route 198.51.100.1/32: prepending 17 times is not between 0 and 16"},
+		{[]Route{with("198.51.100.1/32", Attributes{NextHop4: netip.MustParseAddr("::1")})}, "announcing BGP route 198.51.100.1/32: ::1 is no IPv4 next hop"},
+		{[]Route{with("198.51.100.1/32", Attributes{NextHop6: netip.MustParseAddr("fe80::1")})}, "announcing BGP route 198.51.100.1/32: fe80::1 is no IPv6 next hop"},
 	} {
 		if _, err := canonicalRoutes(test.routes); err == nil || err.Error() != test.want {
 			t.Errorf("got error %v, want %s", err, test.want)

@@ -60,14 +60,51 @@ type Peer struct {
 	// in whole seconds from 3 s on. The smaller of both sides' counts; a third
 	// of it is the interval of keepalives. 0: 90 s.
 	HoldTime time.Duration
+	// Attributes are those of the routes that this peer is sent and that do
+	// not set them themselves.
+	Attributes Attributes
 }
 
-// Route is one announced prefix with its attributes. The next hop is this
-// host.
+// Attributes are what is said of a route besides its prefix. A nil pointer or
+// list, or an invalid address, is not set. On the way to a peer the route's own
+// attributes come first, each by itself; then the peer's; and where neither
+// sets one, what is said with each of them below.
+type Attributes struct {
+	// Communities are those of RFC 1997; otherwise none. A list that is empty
+	// and not nil is set too: it keeps the peer's away.
+	Communities []uint32
+	// LargeCommunities are those of RFC 8092, in the order global
+	// administrator, local data 1, local data 2; otherwise none. An empty list
+	// counts as with Communities.
+	LargeCommunities [][3]uint32
+	// MED is the MULTI_EXIT_DISC of RFC 4271 section 5.1.4, the lower the
+	// better; otherwise it is not sent, which most routers take for 0.
+	MED *uint32
+	// LocalPreference is the LOCAL_PREF of RFC 4271 section 5.1.5, the higher
+	// the better, at least 1; otherwise 100. Internal peers alone hear of it.
+	LocalPreference *uint32
+	// Prepend is how many times the own AS stands in the path besides the one
+	// time it must, at most MaxPrepend; otherwise 0. External peers alone are
+	// sent it: an internal one would take its own AS for a loop.
+	Prepend *int
+	// NextHop4 and NextHop6 are the next hops of IPv4 and of IPv6 routes;
+	// otherwise an address of this host on the way to the peer.
+	NextHop4, NextHop6 netip.Addr
+}
+
+// MaxPrepend bounds Attributes.Prepend. Paths of the Internet are four to five
+// long, and many networks drop what is much longer.
+const MaxPrepend = 16
+
+// Route is one announced prefix with its attributes.
 type Route struct {
 	Prefix netip.Prefix
-	// Communities are those of RFC 1997, sorted.
-	Communities []uint32
+	// Attributes are the route's own. What they leave unset is each peer's to
+	// set (Peer.Attributes).
+	Attributes
+	// Draining adds GracefulShutdown to the communities, whoever has set
+	// those.
+	Draining bool
 }
 
 // PeerStatus is what is known of one session.
@@ -87,6 +124,8 @@ type PeerStatus struct {
 	// Advertised counts the routes that the peer has from us: those of the set
 	// whose address family it speaks.
 	Advertised int
+	// Attributes are the peer's own.
+	Attributes Attributes
 	// LastError is why the session is not up, where known.
 	LastError string
 }

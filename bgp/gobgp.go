@@ -36,7 +36,10 @@ func startGoBGP(ctx context.Context, o Options, log *slog.Logger) (*gobgp, error
 		Families:   tables,
 	}})
 	if err == nil {
-		err = g.setPolicies(ctx)
+		err = g.setPolicies(ctx, o.AS, nil)
+	}
+	if err == nil {
+		err = g.assignPolicies(ctx)
 	}
 	if err != nil {
 		g.Stop()
@@ -61,62 +64,6 @@ func acceptChannel(s *server.BgpServer) (chan<- net.Conn, error) {
 	ch := make(chan net.Conn)
 	*(*chan net.Conn)(field.Addr().UnsafePointer()) = ch
 	return ch, nil
-}
-
-// setPolicies has GoBGP take nothing from peers, and set the next hop that is
-// right for each session.
-//
-// Routes go into the table with a next hop that suits sessions of the other
-// address family (nextHops). On a session of a route's own family the local
-// end of the session is better: it is on the path between the two by
-// construction, and differs between peers on different uplinks. A link-local
-// address is the exception: past the link it means nothing.
-func (g *gobgp) setPolicies(ctx context.Context) error {
-	const v4, v6, local = "ipv4-peers", "ipv6-peers", "link-local-peers"
-	neighbors := func(name, prefix string) *api.DefinedSet {
-		return &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: name, List: []string{prefix}}
-	}
-	statement := func(name, peers string, family *api.Family, nextHop *api.NexthopAction) *api.Statement {
-		return &api.Statement{
-			Name: name,
-			Conditions: &api.Conditions{
-				NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: peers},
-				AfiSafiIn:   []*api.Family{family},
-			},
-			Actions: &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT, Nexthop: nextHop},
-		}
-	}
-	self := &api.NexthopAction{Self: true}
-	export := &api.Policy{Name: "next-hop", Statements: []*api.Statement{
-		statement("ipv4-self", v4, ipv4Unicast, self),
-		statement("ipv6-link-local", local, ipv6Unicast, nil),
-		statement("ipv6-self", v6, ipv6Unicast, self),
-	}}
-	imports := &api.Policy{Name: "own-routes", Statements: []*api.Statement{{
-		Name:       "own-routes",
-		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
-		Actions:    &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
-	}}}
-	if err := g.SetPolicies(ctx, &api.SetPoliciesRequest{
-		DefinedSets: []*api.DefinedSet{neighbors(v4, "0.0.0.0/0"), neighbors(v6, "::/0"), neighbors(local, "fe80::/10")},
-		Policies:    []*api.Policy{export, imports},
-	}); err != nil {
-		return err
-	}
-	if err := g.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
-		Name:          "global",
-		Direction:     api.PolicyDirection_POLICY_DIRECTION_IMPORT,
-		Policies:      []*api.Policy{imports},
-		DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
-	}}); err != nil {
-		return err
-	}
-	return g.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
-		Name:          "global",
-		Direction:     api.PolicyDirection_POLICY_DIRECTION_EXPORT,
-		Policies:      []*api.Policy{export},
-		DefaultAction: api.RouteAction_ROUTE_ACTION_ACCEPT,
-	}})
 }
 
 // The two address families of every session, as GoBGP's API, its packets and

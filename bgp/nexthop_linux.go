@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -32,14 +34,14 @@ func newNextHops(peers []Peer, skip func(netip.Addr) bool) nextHops {
 	// Unspecified, GoBGP puts the local end of each session in its place.
 	h := nextHops{v4: netip.IPv4Unspecified(), v6: netip.IPv6Unspecified()}
 	for _, p := range peers {
-		if p.Address.Is4() || p.Address.IsLinkLocalUnicast() {
+		if (p.Address.Is4() || p.Address.IsLinkLocalUnicast()) && !p.Attributes.NextHop6.IsValid() {
 			h.foreign = cmp.Or(h.foreign, p.Address)
 		}
 	}
 	if h.foreign.IsValid() {
 		h.v6 = localAddress(peers, netip.Addr.Is6, skip)
 	}
-	if slices.ContainsFunc(peers, func(p Peer) bool { return p.Address.Is6() }) {
+	if slices.ContainsFunc(peers, func(p Peer) bool { return p.Address.Is6() && !p.Attributes.NextHop4.IsValid() }) {
 		if v4 := localAddress(peers, netip.Addr.Is4, skip); v4.IsValid() {
 			h.v4 = v4
 		}
@@ -48,12 +50,45 @@ func newNextHops(peers []Peer, skip func(netip.Addr) bool) nextHops {
 	return h
 }
 
-// of is the next hop for a route to an address.
-func (h nextHops) of(address netip.Addr) (netip.Addr, bool) {
+// of is the next hop for a route to an address; invalid where there is none.
+func (h nextHops) of(address netip.Addr) netip.Addr {
 	if address.Is4() {
-		return h.v4, h.v4.IsValid()
+		return h.v4
 	}
-	return h.v6, h.v6.IsValid()
+	return h.v6
+}
+
+// nextHopAge bounds how long next hops are used before the kernel is asked
+// again. The routes are set every second, and the kernel's answer takes longer
+// than all the rest of that.
+const nextHopAge = 5 * time.Second
+
+// hopCache remembers the next hops.
+type hopCache struct {
+	hops  nextHops
+	until time.Time
+	// moved is set, from any goroutine, when a session came up or went: then
+	// addresses and routes may well have changed.
+	moved atomic.Bool
+}
+
+// stale has the next look-up ask the kernel.
+func (c *hopCache) stale() { c.until = time.Time{} }
+
+// lookUp is newNextHops for the routes given, or what that said a moment ago.
+func (c *hopCache) lookUp(peers []Peer, routes []Route) nextHops {
+	if c.moved.Swap(false) || time.Now().After(c.until) {
+		vips := make(map[netip.Addr]bool, len(routes))
+		for _, r := range routes {
+			vips[r.Prefix.Addr()] = r.Prefix.IsSingleIP()
+		}
+		c.hops = newNextHops(peers, func(a netip.Addr) bool { return vips[a] })
+		c.until = time.Now().Add(nextHopAge)
+		if !c.hops.v6.IsValid() {
+			c.stale() // routes wait for one to come
+		}
+	}
+	return c.hops
 }
 
 // localAddress is an address of this host in the family that is asks for.

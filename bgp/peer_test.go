@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -144,6 +145,21 @@ func (r *remote) history() []string {
 	return h
 }
 
+// awaitHistory waits until the remote has been through so many changes, and
+// compares them. What comes late is the next one's.
+func awaitHistory(t *testing.T, r *remote, want ...string) {
+	t.Helper()
+	var told []string
+	eventually(t, func() (bool, string) {
+		told = append(told, r.history()...)
+		return len(told) >= len(want), fmt.Sprintf("the peer was told %q", told)
+	})
+	slices.Sort(told)
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("what the peer was told (-want +got):\n%s", diff)
+	}
+}
+
 // describe is a path as one line.
 func describe(p *apiutil.Path) string {
 	var s strings.Builder
@@ -160,9 +176,15 @@ func describe(p *apiutil.Path) string {
 			fmt.Fprintf(&s, " via %s", v.Nexthop)
 		case *bgp.PathAttributeLocalPref:
 			fmt.Fprintf(&s, " pref %d", v.Value)
+		case *bgp.PathAttributeMultiExitDisc:
+			fmt.Fprintf(&s, " med %d", v.Value)
 		case *bgp.PathAttributeCommunities:
 			for _, c := range v.Value {
 				fmt.Fprintf(&s, " %d:%d", c>>16, c&0xffff)
+			}
+		case *bgp.PathAttributeLargeCommunities:
+			for _, c := range v.Values {
+				fmt.Fprintf(&s, " %s", c)
 			}
 		default:
 			fmt.Fprintf(&s, " %s", v.GetType())
@@ -290,4 +312,14 @@ func prefixes(all ...string) []Route {
 		routes = append(routes, Route{Prefix: netip.MustParsePrefix(p)})
 	}
 	return routes
+}
+
+// with is a route with attributes of its own.
+func with(prefix string, a Attributes) Route {
+	return Route{Prefix: netip.MustParsePrefix(prefix), Attributes: a}
+}
+
+// draining is a route that is about to go.
+func draining(prefix string) Route {
+	return Route{Prefix: netip.MustParsePrefix(prefix), Draining: true}
 }

@@ -28,8 +28,7 @@ func TestSetPeers(t *testing.T) {
 	}
 	set(first.peer("rr1"))
 	before := awaitState(t, s, "rr1", stateEstablished)
-	awaitTable(t, first, "198.51.100.1/32 origin 0 path [] via 127.0.0.1 pref 100")
-	first.history()
+	awaitHistory(t, first, "+ 198.51.100.1/32 origin 0 path [] via 127.0.0.1 pref 100")
 
 	// A second peer is added, the first one renamed: its session stays.
 	set(first.peer("reflector-1"), second.peer("rr2"))
@@ -62,7 +61,7 @@ func TestSetPeers(t *testing.T) {
 	}
 	for _, want := range []string{
 		`level=INFO msg="bgp session up" peer=rr1 address=127.0.0.2 as=65000 families=ipv4-unicast,ipv6-unicast`,
-		`level=INFO msg="bgp session down" peer=rr2 address=127.0.0.3 as=65000 reason="closed by us: Cease/peer de-configured"`,
+		`level=INFO msg="bgp session down" peer=rr2 address=127.0.0.3 as=65000 reason="closed by us: Cease/administrative reset (\"configuration changed: hold time\")"`,
 	} {
 		if !strings.Contains(book.String(), want) {
 			t.Errorf("log lacks %s:\n%s", want, book)

@@ -53,8 +53,8 @@ func TestBirdNextHops(t *testing.T) {
 			b := startBird(t, fmt.Sprintf(birdHost, test.as, "passive")+birdOver4+birdOver6, here, there)
 			s, _ := startSpeaker(t, Options{})
 			if err := s.Set([]Route{
-				{netip.MustParsePrefix("198.51.100.1/32"), []uint32{65000<<16 | 100}},
-				{netip.MustParsePrefix("2001:db8:1::1/128"), []uint32{65000<<16 | 100}},
+				with("198.51.100.1/32", Attributes{Communities: []uint32{65000<<16 | 100}}),
+				with("2001:db8:1::1/128", Attributes{Communities: []uint32{65000<<16 | 100}}),
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -128,7 +128,7 @@ func TestBirdGracefulShutdown(t *testing.T) {
 			[]string{"over4.ipv4 added", "over4.ipv6 added"},
 		},
 		{
-			[]Route{{netip.MustParsePrefix(v4), []uint32{GracefulShutdown}}, {netip.MustParsePrefix(v6), []uint32{GracefulShutdown}}},
+			[]Route{draining(v4), draining(v6)},
 			[]string{v4 + " IGP via 192.0.2.132 100 (65535,0)", v6 + " IGP via 2001:db8::84 100 (65535,0)"},
 			[]string{"over4.ipv4 added", "over4.ipv6 added"}, // BIRD's word for a replacement too
 		},
@@ -185,9 +185,10 @@ func TestBirdAddressGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "announcing 1 IPv6 routes: no global IPv6 address on the interface towards 192.0.2.254 to be their next hop"
-	if err := s.Set(routes); err == nil || err.Error() != want {
-		t.Errorf("got error %v, want %s", err, want)
-	}
+	eventually(t, func() (bool, string) { // within nextHopAge
+		err := s.Set(routes)
+		return err != nil && err.Error() == want, fmt.Sprintf("got error %v, want %s", err, want)
+	})
 	b.await(t, "over4", v4)
 	if err := netlink.AddrAdd(link, address); err != nil {
 		t.Fatal(err)

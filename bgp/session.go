@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -38,9 +39,9 @@ const (
 // session keeps one peer connected until it is stopped.
 type session struct {
 	server   *gobgp
-	log      *slog.Logger // has peer= and address=
 	changed  func()
-	peer     Peer
+	address  netip.Addr
+	as       uint32
 	external bool
 	// accepted takes a connection that the peer opened.
 	accepted chan *net.TCPConn
@@ -49,7 +50,8 @@ type session struct {
 	ended  chan struct{}
 
 	mu       sync.Mutex
-	name     string
+	log      *slog.Logger // has peer= and address=
+	peer     Peer
 	state    string
 	since    time.Time
 	outage   time.Time // since when the session is not up
@@ -58,21 +60,18 @@ type session struct {
 	current  *connection // while one lasts
 }
 
-// errShutdown is why a session is stopped when the whole speaker is: the peer
-// is then told that it is for administrative reasons.
-var errShutdown = errors.New("shutting down")
-
 func newSession(server *gobgp, log *slog.Logger, changed func(), p Peer, external bool) *session {
 	now := time.Now()
 	return &session{
 		server:   server,
 		log:      log,
 		changed:  changed,
+		address:  p.Address,
+		as:       p.AS,
 		peer:     p,
 		external: external,
 		accepted: make(chan *net.TCPConn),
 		ended:    make(chan struct{}),
-		name:     p.Name,
 		state:    stateConnect,
 		since:    now,
 		outage:   now,
@@ -139,7 +138,7 @@ func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
 	defer cancel()
 	called := make(chan result, 1)
 	go func() {
-		tcp, err := dial(dialing, s.peer, s.external)
+		tcp, err := dial(dialing, s.configured(), s.external)
 		called <- result{tcp, err}
 	}()
 	select {
@@ -174,14 +173,15 @@ func (s *session) wait(ctx context.Context, d time.Duration) *net.TCPConn {
 // GoBGP knows the peer for only as long. So its own timers, which hold a peer
 // back for 5 s after each failure, never come into play.
 func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
-	hold := s.peer.HoldTime
+	peer := s.configured()
+	hold := peer.HoldTime
 	if hold == 0 {
 		hold = defaultHoldTime
 	}
-	c := newConnection(tcp, s.peer.AS, hold)
+	c := newConnection(tcp, s.as, hold)
 	s.setCurrent(c)
 	defer s.setCurrent(nil)
-	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: s.neighbor(hold)}); err != nil {
+	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: neighbor(peer, hold)}); err != nil {
 		_ = c.Close()
 		s.down(slog.LevelWarn, fmt.Sprintf("adding the peer to GoBGP: %v", err))
 		return false
@@ -217,11 +217,8 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 			c.end(fmt.Sprintf("peer did not complete the session within %s", openTimeout))
 			_ = c.Close()
 		case <-ctx.Done():
-			if context.Cause(ctx) == errShutdown && !established.IsZero() {
-				// It is sent by another goroutine; where it fails, release
-				// says goodbye in its own words.
-				_ = s.server.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{
-					Address: s.peer.Address.String(), Communication: "shutting down"})
+			if !established.IsZero() {
+				s.farewell(context.Cause(ctx))
 				await(c.done, closeTimeout)
 			}
 			s.release(c)
@@ -233,15 +230,30 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 	}
 }
 
+// farewell tells the peer that the session ends, and why. It is sent by another
+// goroutine; where that fails, release says goodbye in its own words.
+func (s *session) farewell(cause error) {
+	switch {
+	case errors.Is(cause, errShutdown):
+		_ = s.server.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{
+			Address: s.address.String(), Communication: cause.Error()})
+	case errors.Is(cause, errRemoved):
+		s.remove()
+	default:
+		_ = s.server.ResetPeer(context.Background(), &api.ResetPeerRequest{
+			Address: s.address.String(), Communication: cause.Error()})
+	}
+}
+
 // neighbor is the peer as GoBGP is told of it.
-func (s *session) neighbor(hold time.Duration) *api.Peer {
+func neighbor(p Peer, hold time.Duration) *api.Peer {
 	family := func(f *api.Family) *api.AfiSafi {
 		return &api.AfiSafi{Config: &api.AfiSafiConfig{Family: f, Enabled: true}}
 	}
 	return &api.Peer{
 		Conf: &api.PeerConf{
-			NeighborAddress: s.peer.Address.String(),
-			PeerAsn:         s.peer.AS,
+			NeighborAddress: p.Address.String(),
+			PeerAsn:         p.AS,
 		},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime:          uint64(hold / time.Second),
@@ -259,7 +271,7 @@ func (s *session) hand(c *connection) error {
 	deadline := time.Now().Add(closeTimeout)
 	for {
 		ready := false
-		if err := s.server.ListPeer(context.Background(), &api.ListPeerRequest{Address: s.peer.Address.String()}, func(p *api.Peer) {
+		if err := s.server.ListPeer(context.Background(), &api.ListPeerRequest{Address: s.address.String()}, func(p *api.Peer) {
 			ready = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ACTIVE
 		}); err != nil {
 			return fmt.Errorf("asking GoBGP about the peer: %w", err)
@@ -284,10 +296,15 @@ func (s *session) hand(c *connection) error {
 // where there is a session, and closes the connection. It is safe to call
 // twice.
 func (s *session) release(c *connection) {
-	// That the peer is not known is the only error, and what is wanted.
-	_ = s.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: s.peer.Address.String()})
+	s.remove()
 	await(c.done, closeTimeout)
 	_ = c.Close()
+}
+
+// remove has GoBGP forget the peer.
+func (s *session) remove() {
+	// That the peer is not known is the only error, and what is wanted.
+	_ = s.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: s.address.String()})
 }
 
 // up notes that the session is established.
@@ -300,7 +317,7 @@ func (s *session) up(families []bgp.Family) {
 	for _, f := range families {
 		names = append(names, f.String())
 	}
-	log.Info("bgp session up", "as", s.peer.AS, "families", strings.Join(names, ","))
+	log.Info("bgp session up", "as", s.as, "families", strings.Join(names, ","))
 	s.changed()
 }
 
@@ -316,9 +333,9 @@ func (s *session) down(level slog.Level, reason string) {
 	s.mu.Unlock()
 	switch {
 	case was == stateEstablished:
-		log.Log(context.Background(), level, "bgp session down", "as", s.peer.AS, "reason", reason)
+		log.Log(context.Background(), level, "bgp session down", "as", s.as, "reason", reason)
 	case reason != before:
-		log.Log(context.Background(), level, "bgp session not up", "as", s.peer.AS, "reason", reason)
+		log.Log(context.Background(), level, "bgp session not up", "as", s.as, "reason", reason)
 	default:
 		return
 	}
@@ -357,11 +374,32 @@ func (s *session) withdrawals(routes []announcement) <-chan struct{} {
 	return s.current.awaitWithdrawals(n)
 }
 
-// rename changes what status and log call the peer from now on.
-func (s *session) rename(name string, log *slog.Logger) {
+// configured is the peer as it was last set.
+func (s *session) configured() Peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.name, s.log = name, log
+	return s.peer
+}
+
+// change makes of the peer another one, from which it differs in nothing that
+// mustRestart names. The export policy for the new one is in force already.
+func (s *session) change(to Peer, log *slog.Logger) {
+	s.mu.Lock()
+	was := s.peer
+	s.peer, s.log = to, log
+	established := s.state == stateEstablished
+	s.mu.Unlock()
+	if was.Attributes.Equal(to.Attributes) {
+		return
+	}
+	// Every route is sent anew, which replaces it (RFC 4271 section 3.1). That
+	// GoBGP does not know the peer is the only error: the next session begins
+	// with the new attributes.
+	err := s.server.ResetPeer(context.Background(), &api.ResetPeerRequest{
+		Address: s.address.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})
+	if err == nil && established {
+		log.Info("bgp routes sent with other attributes", "as", s.as, "attributes", to.Attributes)
+	}
 }
 
 // status is the session's, without the count of routes, and the families to
@@ -370,12 +408,13 @@ func (s *session) status() (PeerStatus, []bgp.Family) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return PeerStatus{
-		Name:      s.name,
-		Address:   s.peer.Address,
-		AS:        s.peer.AS,
-		State:     s.state,
-		Since:     s.since,
-		LastError: s.last,
+		Name:       s.peer.Name,
+		Address:    s.address,
+		AS:         s.as,
+		State:      s.state,
+		Since:      s.since,
+		Attributes: s.peer.Attributes,
+		LastError:  s.last,
 	}, s.families
 }
 

@@ -40,7 +40,11 @@ type Speaker struct {
 	// mu is held by whoever changes routes or peers, all the way through.
 	mu     sync.Mutex
 	closed bool
-	routes []Route // what was last Set, for SetPeers to find next hops for
+	routes []Route // what was last Set
+	peers  []Peer  // what was last set with SetPeers
+	// unset tells that SetPeers did not come to its end with them.
+	unset bool
+	hops  hopCache
 
 	// sessionsMu is held for moments only, so that Peers and an incoming
 	// connection do not wait for a change.
@@ -58,7 +62,11 @@ func Start(ctx context.Context, o Options, log *slog.Logger, changed func()) (*S
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	s := &Speaker{options: o, log: log, changed: changed, sessions: map[netip.Addr]*session{}}
+	s := &Speaker{options: o, log: log, sessions: map[netip.Addr]*session{}}
+	s.changed = func() {
+		s.hops.moved.Store(true)
+		changed()
+	}
 	if o.ListenPort != 0 {
 		listeners, err := listen(o.ListenPort)
 		if err != nil {
@@ -122,10 +130,14 @@ func (s *Speaker) accept(l *net.TCPListener) {
 }
 
 // SetPeers makes the peers those given: new ones are connected to, missing
-// ones are told goodbye, changed ones are connected to anew. A session whose
-// peer did not change, or changed its name only, is not touched. Nothing
-// changes when one of the peers is not valid. It returns when the goodbyes are
-// said, which takes a second or so where a peer reads nothing.
+// ones are told goodbye, and changed ones are changed in place. Where a change
+// cannot be made while the session is up, that session is ended and connected
+// anew, and the log says for which change. A session whose peer did not change
+// is not touched. New attributes replace those of the routes at the peer
+// without a withdrawal.
+//
+// Nothing changes when one of the peers is not valid. SetPeers returns when the
+// goodbyes are said, which takes a second or so where a peer reads nothing.
 func (s *Speaker) SetPeers(peers []Peer) error {
 	if err := validatePeers(peers); err != nil {
 		return err
@@ -135,43 +147,62 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 	if s.closed {
 		return fmt.Errorf("setting BGP peers: %w", errClosed)
 	}
+	if !s.unset && slices.EqualFunc(peers, s.peers, Peer.equal) {
+		return nil
+	}
+	s.unset = true
 	wanted := make(map[netip.Addr]Peer, len(peers))
+	canonical := make([]Peer, 0, len(peers))
 	for _, p := range peers {
+		p.Attributes = p.Attributes.canonical()
 		wanted[p.Address] = p
+		canonical = append(canonical, p)
 	}
-	s.stopSessions(nil, func(session *session) bool {
-		p, ok := wanted[session.peer.Address]
-		p.Name = session.peer.Name
-		return !ok || p != session.peer
+	s.stopSessions(func(session *session) error {
+		p, ok := wanted[session.address]
+		if !ok {
+			return errRemoved
+		}
+		return session.configured().mustRestart(p)
 	})
-	// The table first: the other peers may make for other next hops, and a new
-	// session must not begin with the old ones. What cannot be announced is
-	// the next Set's to tell.
-	_ = s.announce(peers)
+	s.peers = canonical
+	// The policy and the table first: a new session must not begin with the
+	// old ones. What cannot be announced is the next Set's to tell.
+	s.hops.stale()
+	errs := []error{s.server.setPolicies(context.Background(), s.options.AS, canonical)}
+	_ = s.announce()
 
-	var errs []error
-	for _, p := range peers {
-		log := s.log.With("peer", p.Name, "address", p.Address)
-		s.sessionsMu.RLock()
-		present := s.sessions[p.Address]
-		s.sessionsMu.RUnlock()
-		if present != nil {
-			present.rename(p.Name, log)
-			continue
+	for _, p := range canonical {
+		if err := s.setPeer(p); err != nil {
+			errs = append(errs, fmt.Errorf("setting BGP peer %s: %w", p.Name, err))
 		}
-		if p.Password != "" {
-			if err := s.setListenPassword(p.Address, p.Password); err != nil {
-				errs = append(errs, fmt.Errorf("adding BGP peer %s: %w", p.Name, err))
-				continue
-			}
-		}
-		session := newSession(s.server, log, s.changed, p, p.AS != s.options.AS)
-		s.sessionsMu.Lock()
-		s.sessions[p.Address] = session
-		s.sessionsMu.Unlock()
-		session.start()
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	s.unset = err != nil
+	return err
+}
+
+// setPeer starts the session of a peer, or changes the one that it has.
+func (s *Speaker) setPeer(p Peer) error {
+	log := s.log.With("peer", p.Name, "address", p.Address)
+	s.sessionsMu.RLock()
+	present := s.sessions[p.Address]
+	s.sessionsMu.RUnlock()
+	if present != nil {
+		present.change(p, log)
+		return nil
+	}
+	if p.Password != "" {
+		if err := s.setListenPassword(p.Address, p.Password); err != nil {
+			return err
+		}
+	}
+	session := newSession(s.server, log, s.changed, p, p.AS != s.options.AS)
+	s.sessionsMu.Lock()
+	s.sessions[p.Address] = session
+	s.sessionsMu.Unlock()
+	session.start()
+	return nil
 }
 
 func validatePeers(peers []Peer) error {
@@ -203,34 +234,37 @@ func validatePeers(peers []Peer) error {
 		if p.HoldTime != 0 && (p.HoldTime < 3*time.Second || p.HoldTime > 65535*time.Second) {
 			fault("hold time %s is not between 3s and 65535s", p.HoldTime)
 		}
+		if err := p.Attributes.validate(); err != nil {
+			fault("%w", err)
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// stopSessions stops the sessions that which names, all at once, and forgets
-// them.
-func (s *Speaker) stopSessions(cause error, which func(*session) bool) {
+// stopSessions stops the sessions for which there is a cause, all at once, and
+// forgets them.
+func (s *Speaker) stopSessions(cause func(*session) error) {
 	s.sessionsMu.RLock()
-	var stopping []*session
+	stopping := map[*session]error{}
 	for _, session := range s.sessions {
-		if which(session) {
-			stopping = append(stopping, session)
+		if err := cause(session); err != nil {
+			stopping[session] = err
 		}
 	}
 	s.sessionsMu.RUnlock()
 	var wg sync.WaitGroup
-	for _, session := range stopping {
+	for session, cause := range stopping {
 		wg.Go(func() { session.stop(cause) })
 	}
 	wg.Wait()
-	for _, session := range stopping {
+	for session := range stopping {
 		s.sessionsMu.Lock()
-		delete(s.sessions, session.peer.Address)
+		delete(s.sessions, session.address)
 		s.sessionsMu.Unlock()
-		if session.peer.Password != "" {
+		if session.configured().Password != "" {
 			// Where it fails the key stays, and signs what comes from a peer
 			// that is not one any more, or is closed with the socket.
-			_ = s.setListenPassword(session.peer.Address, "")
+			_ = s.setListenPassword(session.address, "")
 		}
 	}
 }
@@ -310,7 +344,7 @@ func (s *Speaker) Close(ctx context.Context) error {
 	go func() {
 		defer close(stopped)
 		s.withdrawAll(ctx)
-		s.stopSessions(errShutdown, func(*session) bool { return true })
+		s.stopSessions(func(*session) error { return errShutdown })
 		s.server.Stop()
 	}()
 	select {

@@ -50,7 +50,7 @@ func TestSet(t *testing.T) {
 		},
 		{
 			"replace one in place",
-			[]Route{{netip.MustParsePrefix(one), []uint32{GracefulShutdown, 65000<<16 | 100}}, {Prefix: netip.MustParsePrefix(two)}},
+			[]Route{with(one, Attributes{Communities: []uint32{GracefulShutdown, 65000<<16 | 100}}), {Prefix: netip.MustParsePrefix(two)}},
 			[]string{one + " origin 0 path [] via 127.0.0.1 pref 100 65000:100 65535:0", two + " origin 0 path [] via 127.0.0.1 pref 100"},
 			[]string{"+ " + one + " origin 0 path [] via 127.0.0.1 pref 100 65000:100 65535:0"},
 		},
@@ -87,8 +87,8 @@ func TestSetRepairsTheTable(t *testing.T) {
 	if err := s.Set(want); err != nil {
 		t.Fatal(err)
 	}
-	lost, stray := announcement{Route: want[0], nextHop: netip.IPv4Unspecified()},
-		announcement{Route: prefixes("192.0.2.0/24")[0], nextHop: netip.IPv4Unspecified()}
+	lost, stray := announcement{Route: want[0], hop: netip.IPv4Unspecified()},
+		announcement{Route: prefixes("192.0.2.0/24")[0], hop: netip.IPv4Unspecified()}
 	if err := s.withdraw([]announcement{lost}); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestNothingIsLearnt(t *testing.T) {
 	r := startRemote(t, "127.0.0.2", remoteOptions{as: 65010})
 	theirs := make([]*apiutil.Path, 0, 5000)
 	for i, route := range many(cap(theirs)) {
-		path, err := announcement{Route: route, nextHop: netip.MustParseAddr("192.0.2.7")}.path()
+		path, err := announcement{Route: route, hop: netip.MustParseAddr("192.0.2.7")}.path()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,7 @@ func TestFaultsOfAnyKey(t *testing.T) {
 		{"an unknown key, nothing like any",
 			`quorum = 1`,
 			`colour = "red"`,
-			`lb4d.toml:57: service.www.colour: there is no such key; those that may stand here are vips, ports, pool, quorum, quorum_restore, scheduler and flags`},
+			`lb4d.toml:57: service.www.colour: there is no such key; those that may stand here are vips, ports, pool, quorum, quorum_restore, scheduler, flags and bgp`},
 		{"an unknown key in the wrong case",
 			`state_dir =`,
 			`State_Dir =`,

@@ -4,7 +4,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -12,9 +11,6 @@ import (
 const (
 	// maxPeers bounds the sessions; an LB4 host has two or four.
 	maxPeers = 64
-	// maxCommunities keeps the attribute far below the 4096 bytes of a BGP
-	// message (RFC 4271 section 4.1).
-	maxCommunities = 64
 	// maxDrainTime bounds how long a stop may take.
 	maxDrainTime = 10 * time.Minute
 	// The hold time travels as 16 bits of seconds, and one or two seconds are
@@ -25,38 +21,43 @@ const (
 	maxRestartTime = 4095 * time.Second
 )
 
-// bgp validates [bgp] and its peers.
-func (c *checker) bgp(file *rawFile) BGP {
+// bgp validates [bgp] and its peers, and reads the names of communities.
+func (c *checker) bgp(file *rawFile) (BGP, communityNames) {
 	raw := &file.bgp
 	if !raw.ok {
 		if !raw.present {
 			c.fault(file.child("bgp"), `the table is missing; write [bgp] with as = 65000 and router_id = "192.0.2.132"`)
 		}
-		return BGP{}
+		return BGP{}, nil
 	}
+	names := c.communityNames(raw.community)
 	b := BGP{
-		AS:          c.as(raw.as, 0),
-		RouterID:    c.routerID(raw),
-		HoldTime:    c.holdTime(raw.holdTime),
-		ListenPort:  int(c.integer(raw.listenPort, 0, 0, math.MaxUint16)),
-		DrainTime:   c.duration(raw.drainTime, defaultDrainTime, 0, maxDrainTime),
-		Communities: c.communities(raw.communities),
+		AS:         c.as(raw.as, 0),
+		RouterID:   c.routerID(raw),
+		HoldTime:   c.holdTime(raw.holdTime),
+		ListenPort: int(c.integer(raw.listenPort, 0, 0, math.MaxUint16)),
+		DrainTime:  c.duration(raw.drainTime, defaultDrainTime, 0, maxDrainTime),
+		Attributes: c.attributes(&raw.rawAttributes, names).farthest(),
 	}
 	if !raw.as.present {
 		c.fault(raw.child("as"), "is missing; write the number of your autonomous system, such as as = 65000")
 	}
 	c.gracefulRestart(raw.gracefulRestart)
-	b.Peers = c.peers(raw, b)
-	return b
+	b.Peers = c.peers(raw, b, names)
+	return b, names
 }
+
+// maxAS is the highest number of an autonomous system: RFC 7300 reserves the
+// one above.
+const maxAS = math.MaxUint32 - 1
 
 // as is a number of an autonomous system. RFC 7607 reserves 0.
 func (c *checker) as(t number, fallback uint32) uint32 {
 	if t.ok && t.value == 0 {
-		c.fault(t.place, "0 is reserved and numbers no autonomous system; write 1 to %d", uint32(math.MaxUint32))
+		c.fault(t.place, "0 is reserved and numbers no autonomous system; write 1 to %d", maxAS)
 		return fallback
 	}
-	return uint32(c.integer(t, int64(fallback), 1, math.MaxUint32))
+	return uint32(c.integer(t, int64(fallback), 1, maxAS))
 }
 
 // routerID is the BGP identifier: four bytes that are not all zero (RFC 6286
@@ -101,64 +102,8 @@ func (c *checker) gracefulRestart(t text) {
 	}
 }
 
-// wellKnown are the communities that have a name, as the registry of IANA
-// (bgp-well-known-communities) spells it.
-var wellKnown = map[string]uint32{
-	"blackhole":    0xFFFF029A, // RFC 7999
-	"no-export":    0xFFFFFF01, // RFC 1997
-	"no-advertise": 0xFFFFFF02, // RFC 1997
-}
-
-// gracefulShutdown is 65535:0 of RFC 8326. On every route and for good it
-// would say that this host is always about to go.
-const gracefulShutdown uint32 = 0xFFFF0000
-
-// communities reads the list, sorted and each once.
-func (c *checker) communities(t texts) []uint32 {
-	if len(t.values) > maxCommunities {
-		c.fault(t.place, "there are %d communities; write at most %d", len(t.values), maxCommunities)
-		return nil
-	}
-	var all []uint32
-	for _, one := range t.values {
-		if !one.ok {
-			continue
-		}
-		community, ok := parseCommunity(one.value)
-		switch {
-		case !ok:
-			c.fault(one.place, `%s is not a community; write two numbers from 0 to 65535 as "65000:100", or no-export, no-advertise or blackhole`, quote(one.value))
-		case community == gracefulShutdown:
-			c.fault(one.place, "%s is what the daemon itself adds while it drains; leave it out", quote(one.value))
-		case slices.Contains(all, community):
-			c.fault(one.place, "%s is in the list twice; leave one of them out", quote(one.value))
-		default:
-			all = append(all, community)
-		}
-	}
-	slices.Sort(all)
-	return all
-}
-
-// parseCommunity reads 65000:100 or a name.
-func parseCommunity(s string) (community uint32, ok bool) {
-	if s == "graceful-shutdown" {
-		return gracefulShutdown, true
-	}
-	if community, ok := wellKnown[s]; ok {
-		return community, true
-	}
-	high, low, _ := strings.Cut(s, ":")
-	upper, err := strconv.ParseUint(high, 10, 16)
-	if err != nil {
-		return 0, false
-	}
-	lower, err := strconv.ParseUint(low, 10, 16)
-	return uint32(upper<<16 | lower), err == nil
-}
-
 // peers validates every [bgp.peer.NAME], sorted by name.
-func (c *checker) peers(bgp *rawBGP, b BGP) []Peer {
+func (c *checker) peers(bgp *rawBGP, b BGP, names communityNames) []Peer {
 	raw := bgp.peers
 	if raw.ok && len(raw.entries) == 0 || !raw.present {
 		c.fault(bgp.child("peer"), `there is no peer, so nothing can be announced; write [bgp.peer.rr1] with address = "192.0.2.254"`)
@@ -180,6 +125,7 @@ func (c *checker) peers(bgp *rawBGP, b BGP) []Peer {
 			AS:       c.as(r.as, b.AS),
 			Password: c.password(r.passwordFile),
 		}
+		p.Attributes = c.peerAttributes(r, p, b, names)
 		if !r.address.present {
 			c.fault(r.child("address"), `is missing; write the address of the peer, such as address = "192.0.2.254"`)
 		}
@@ -199,4 +145,16 @@ func (c *checker) peers(bgp *rawBGP, b BGP) []Peer {
 	}
 	slices.SortFunc(peers, func(x, y Peer) int { return strings.Compare(x.Name, y.Name) })
 	return peers
+}
+
+// peerAttributes are the peer's, and those of [bgp] where it has none.
+func (c *checker) peerAttributes(r *rawPeer, p Peer, b BGP, names communityNames) Attributes {
+	internal := p.AS == b.AS
+	if r.localPreference.ok && !internal {
+		c.fault(r.localPreference.place, "this peer is in AS %d, and only peers in our own, AS %d, are told a local preference; leave it out, or write med or prepend", p.AS, b.AS)
+	}
+	if r.prepend.ok && r.prepend.value > 0 && internal {
+		c.fault(r.prepend.place, "this peer is in our own AS %d and would take the longer path for a loop; leave it out, or write local_preference", b.AS)
+	}
+	return c.attributes(&r.rawAttributes, names).over(b.Attributes)
 }

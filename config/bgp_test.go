@@ -15,19 +15,19 @@ router_id`,
 router_id`,
 			`as = 0
 router_id`,
-			`lb4d.toml:9: bgp.as: 0 is reserved and numbers no autonomous system; write 1 to 4294967295`},
+			`lb4d.toml:9: bgp.as: 0 is reserved and numbers no autonomous system; write 1 to 4294967294`},
 		{"an as past 32 bits",
 			`as = 65000
 router_id`,
 			`as = 4294967296
 router_id`,
-			`lb4d.toml:9: bgp.as: 4294967296 is out of range; write 1 to 4294967295`},
+			`lb4d.toml:9: bgp.as: 4294967296 is out of range; write 1 to 4294967294`},
 		{"a negative as",
 			`as = 65000
 router_id`,
 			`as = -1
 router_id`,
-			`lb4d.toml:9: bgp.as: -1 is out of range; write 1 to 4294967295`},
+			`lb4d.toml:9: bgp.as: -1 is out of range; write 1 to 4294967294`},
 		{"no router_id",
 			`router_id = "192.0.2.132"
 `,
@@ -92,15 +92,15 @@ router_id`,
 		{"a community without a colon",
 			`"65000:100"`,
 			`"65000"`,
-			`lb4d.toml:15: bgp.communities[0]: "65000" is not a community; write two numbers from 0 to 65535 as "65000:100", or no-export, no-advertise or blackhole`},
+			`lb4d.toml:15: bgp.communities[0]: "65000" is not a community; write two numbers from 0 to 65535 as "65000:100", or a name: blackhole, no-advertise, no-export, no-export-subconfed or no-peer`},
 		{"a community past 16 bits",
 			`"65000:100"`,
 			`"65000:65536"`,
-			`lb4d.toml:15: bgp.communities[0]: "65000:65536" is not a community; write two numbers from 0 to 65535 as "65000:100", or no-export, no-advertise or blackhole`},
+			`lb4d.toml:15: bgp.communities[0]: "65000:65536" is not a community; write two numbers from 0 to 65535 as "65000:100", or a name: blackhole, no-advertise, no-export, no-export-subconfed or no-peer`},
 		{"a community that is no number",
 			`"65000:100"`,
 			`"no-export", "internet"`,
-			`lb4d.toml:15: bgp.communities[1]: "internet" is not a community; write two numbers from 0 to 65535 as "65000:100", or no-export, no-advertise or blackhole`},
+			`lb4d.toml:15: bgp.communities[1]: "internet" is not a community; write two numbers from 0 to 65535 as "65000:100", or a name: blackhole, no-advertise, no-export, no-export-subconfed or no-peer`},
 		{"graceful-shutdown",
 			`"65000:100"`,
 			`"graceful-shutdown"`,
@@ -114,6 +114,80 @@ router_id`,
 			`"no-export",
 "65535:65281"`,
 			`lb4d.toml:16: bgp.communities[1]: "65535:65281" is in the list twice; leave one of them out`},
+		{"a community that is almost a name",
+			`"65000:100"`,
+			`"no_export"`,
+			`lb4d.toml:15: bgp.communities[0]: "no_export" is not a community; did you mean "no-export"?`},
+		{"a community that is a large one",
+			`"65000:100"`,
+			`"65000:1:100"`,
+			`lb4d.toml:15: bgp.communities[0]: "65000:1:100" is a large community; write it into large_communities`},
+		{"names of communities that are none",
+			`communities = ["65000:100"]`,
+			`community.a = "65000"
+community.b = 7
+community."c d" = "1:2"
+community.no-export = "1:2"
+community.graceful-shutdown = "1:2"
+community.e = "1:2:3:4"`,
+			`lb4d.toml:15: bgp.community.a: "65000" is not a community; write two numbers from 0 to 65535 as "65000:100", or three of a large one as "65000:1:100"
+lb4d.toml:16: bgp.community.b: 7 is an integer; write a string, such as "65000:100"
+lb4d.toml:17: bgp.community."c d": "c d" is not a name; write letters a to z and A to Z, digits, and . _ - only
+lb4d.toml:18: bgp.community.no-export: no-export has a meaning of its own everywhere; write another name
+lb4d.toml:19: bgp.community.graceful-shutdown: graceful-shutdown has a meaning of its own everywhere; write another name
+lb4d.toml:20: bgp.community.e: "1:2:3:4" is not a community; write two numbers from 0 to 65535 as "65000:100", or three of a large one as "65000:1:100"`},
+		{"a community as the names",
+			`communities = ["65000:100"]`,
+			`community = "65000:100"`,
+			`lb4d.toml:15: bgp.community: "65000:100" is a string; write the table [bgp.community], with names of your own`},
+		{"a name for a community of the other sort",
+			`communities = ["65000:100"]`,
+			`communities = ["site", "anycst"]
+large_communities = ["anycast", "65000:1"]
+community = { anycast = "65000:7", site = "65000:1:100" }`,
+			`lb4d.toml:15: bgp.communities[0]: "site" is a large community; write it into large_communities
+lb4d.toml:15: bgp.communities[1]: "anycst" is not a community; did you mean "anycast"?
+lb4d.toml:16: bgp.large_communities[0]: "anycast" is no large community; write it into communities
+lb4d.toml:16: bgp.large_communities[1]: "65000:1" is no large community; write it into communities`},
+		{"large communities",
+			`communities = ["65000:100"]`,
+			`large_communities = ["4294967296:0:0", "1:2:3", "1:2:3"]`,
+			`lb4d.toml:15: bgp.large_communities[0]: "4294967296:0:0" is not a community; write three numbers from 0 to 4294967295 as "65000:1:100", or a name: blackhole, no-advertise, no-export, no-export-subconfed or no-peer
+lb4d.toml:15: bgp.large_communities[2]: "1:2:3" is in the list twice; leave one of them out`},
+		{"numbers out of range",
+			`communities = ["65000:100"]`,
+			`med = -1
+local_preference = 0
+prepend = 17`,
+			`lb4d.toml:15: bgp.med: -1 is out of range; write 0 to 4294967295
+lb4d.toml:16: bgp.local_preference: 0 is out of range; write 1 to 4294967295
+lb4d.toml:17: bgp.prepend: 17 is out of range; write 0 to 16`},
+		{"next hops",
+			`communities = ["65000:100"]`,
+			`next_hops = ["127.0.0.1", "192.0.2.7", "192.0.2.8", "fe80::1"]`,
+			`lb4d.toml:15: bgp.next_hops[0]: "127.0.0.1" is a loopback address; write one that the routers can reach
+lb4d.toml:15: bgp.next_hops[2]: "192.0.2.8" is the second IPv4 address in the list; write one of each family at most
+lb4d.toml:15: bgp.next_hops[3]: "fe80::1" is a link-local address; write one that other hosts can reach`},
+		{"no next hops",
+			`communities = ["65000:100"]`,
+			`next_hops = []`,
+			`lb4d.toml:15: bgp.next_hops: the list is empty; write an address of this host such as ["192.0.2.132"], or leave the key out`},
+		{"a next hop that is a VIP",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+next_hops = ["198.51.100.2"]`,
+			`lb4d.toml:63: service.ssh.vips[0]: 198.51.100.2 is bgp.peer.rr2.next_hops[0] in line 24, and a VIP belongs to no single host; write another address`},
+		{"a local_preference for an external peer",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+as = 65010
+local_preference = 50`,
+			`lb4d.toml:25: bgp.peer.rr2.local_preference: this peer is in AS 65010, and only peers in our own, AS 65000, are told a local preference; leave it out, or write med or prepend`},
+		{"a prepend for an internal peer",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+prepend = 1`,
+			`lb4d.toml:24: bgp.peer.rr2.prepend: this peer is in our own AS 65000 and would take the longer path for a loop; leave it out, or write local_preference`},
 		{"no peer",
 			`
 [bgp.peer.rr1]
@@ -164,7 +238,7 @@ address = "192.0.2.253"
 as = 65000`,
 			`port = 179
 as = 0`,
-			`lb4d.toml:20: bgp.peer.rr1.as: 0 is reserved and numbers no autonomous system; write 1 to 4294967295`},
+			`lb4d.toml:20: bgp.peer.rr1.as: 0 is reserved and numbers no autonomous system; write 1 to 4294967294`},
 		{"a password_file that is missing",
 			`port = 179`,
 			`password_file = "/nonexistent/rr1.key"`,

@@ -64,10 +64,9 @@ type BGP struct {
 	// DrainTime passes between GRACEFUL_SHUTDOWN (RFC 8326) and the
 	// withdrawal; 0: withdraw at once.
 	DrainTime time.Duration
-	// Communities are attached to every route, RFC 1997, as 32-bit values;
-	// sorted.
-	Communities []uint32
-	Peers       []Peer // sorted by name
+	// Attributes are those that neither a peer nor a service sets.
+	Attributes Attributes
+	Peers      []Peer // sorted by name
 }
 
 // Peer is one BGP neighbour.
@@ -78,6 +77,8 @@ type Peer struct {
 	AS      uint32
 	// Password is the TCP MD5 key (RFC 2385), read from password_file.
 	Password Secret
+	// Attributes are the peer's over those of BGP.
+	Attributes Attributes
 }
 
 // Secret is a string that no log line, error or dump shows.
@@ -150,6 +151,9 @@ type Service struct {
 	QuorumRestore Quorum
 	Scheduler     string   // as ipvsadm -s names it: mh, wrr, ...
 	Flags         []string // mh-port, mh-fallback, ...
+	// Attributes are the service's own, of all its VIPs' routes. Services that
+	// share a VIP have the same.
+	Attributes Attributes
 }
 
 // Port is a transport port such as 80/tcp.

@@ -110,6 +110,34 @@ func (t *numbers) take(c *checker, n *node, at place, example string) {
 	}
 }
 
+// namedText is one of several strings with names.
+type namedText struct {
+	text
+	name string
+}
+
+// namedTexts receives a table of strings under names that the file chooses.
+type namedTexts struct {
+	given
+	entries []namedText // in the order of the file
+}
+
+func (t *namedTexts) take(c *checker, n *node, at place, example string) {
+	t.given = given{at, true, n.kind == aTable}
+	if !t.ok {
+		c.fault(at, "%s; write the table %s, with names of your own", n.describe(), example)
+		return
+	}
+	for _, name := range n.keys {
+		value := n.children[name]
+		e := namedText{name: name}
+		here := at.in(name, value.line)
+		c.name(here, name)
+		e.take(c, value, here, `"65000:100"`)
+		t.entries = append(t.entries, e)
+	}
+}
+
 // element is the first element of a list as it is written in the file.
 func element(list string) string {
 	first, _, _ := strings.Cut(strings.Trim(list, "[]"), ",")

@@ -83,9 +83,10 @@ func (c *checker) config(raw *rawFile) *Config {
 		},
 		HTTP: HTTP{Listen: c.listen(raw.http.listen)},
 	}
-	cfg.BGP = c.bgp(raw)
+	var names communityNames
+	cfg.BGP, names = c.bgp(raw)
 	pools := c.pools(raw)
-	cfg.Services = c.services(raw, pools)
+	cfg.Services = c.services(raw, pools, names)
 	c.taken(raw, cfg, pools)
 	cfg.Pools = pools.sorted()
 	return cfg

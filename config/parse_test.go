@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,8 +13,14 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// same compares configurations; an empty list is as good as none.
-var same = cmp.Options{cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()}
+// same compares configurations; an empty list is as good as none, but for
+// those of attributes, where it says something.
+var same = cmp.Options{
+	cmpopts.EquateComparable(netip.Addr{}),
+	cmp.FilterPath(func(p cmp.Path) bool {
+		return !slices.ContainsFunc(p, func(step cmp.PathStep) bool { return step.Type() == reflect.TypeFor[Attributes]() })
+	}, cmpopts.EquateEmpty()),
+}
 
 // TestMinimal proves every default.
 func TestMinimal(t *testing.T) {
@@ -87,9 +95,15 @@ hold_time = "1m30s"
 listen_port = 179
 graceful_restart = "0s"
 drain_time = "0s"
-communities = ["no-export", "65000:100", "blackhole"]
-peer.b = { address = "2001:db8::b", port = 1179, as = 65001 }
-peer.a = { address = "192.0.2.250" }
+communities = ["no-export", "65000:100", "blackhole", "anycast"]
+large_communities = ["4200000000:2:3", "site-1", "4200000000:1:2"]
+med = 4294967295
+local_preference = 1
+prepend = 1
+next_hops = ["192.0.2.1", "2001:db8::1"]
+community = { anycast = "65000:7", site-1 = "65000:1:100" }
+peer.b = { address = "2001:db8::b", port = 1179, as = 65001, communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
+peer.a = { address = "192.0.2.250", local_preference = 50, large_communities = ["site-1"] }
 
 [pool."lb7.eu"]
 encapsulation = "ipip"
@@ -125,6 +139,13 @@ quorum = "50%"
 quorum_restore = 2
 scheduler = "sh"
 flags = ["sh-port"]
+[service.z.bgp]
+communities = ["anycast"]
+large_communities = []
+med = 7
+local_preference = 90
+prepend = 0
+next_hops = ["192.0.2.7"]
 
 [service.y]
 vips = ["2001:db8:1::1", "2001:db8:1::2"]
@@ -141,19 +162,31 @@ flags = []
 	if err != nil {
 		t.Fatal(err)
 	}
+	attributes := Attributes{
+		Communities:      []uint32{65000<<16 | 7, 65000<<16 | 100, 0xFFFF029A, 0xFFFFFF01},
+		LargeCommunities: [][3]uint32{{65000, 1, 100}, {4200000000, 1, 2}, {4200000000, 2, 3}},
+		MED:              new(uint32(4294967295)),
+		LocalPreference:  new(uint32(1)),
+		Prepend:          new(1),
+		NextHop4:         netip.MustParseAddr("192.0.2.1"),
+		NextHop6:         netip.MustParseAddr("2001:db8::1"),
+	}
+	a, b := attributes, attributes
+	a.LocalPreference, a.LargeCommunities = new(uint32(50)), [][3]uint32{{65000, 1, 100}}
+	b.Communities, b.MED, b.Prepend, b.NextHop6 = []uint32{}, new(uint32(0)), new(16), netip.MustParseAddr("2001:db8::2")
 	want := &Config{
 		MaintenanceFile: "/srv/lb/off",
 		StateDir:        "/srv/lb/state",
 		Control:         Control{Socket: "/srv/lb/sock"},
 		BGP: BGP{
-			AS:          4200000000,
-			RouterID:    netip.MustParseAddr("192.0.2.1"),
-			HoldTime:    90 * time.Second,
-			ListenPort:  179,
-			Communities: []uint32{65000<<16 | 100, 0xFFFF029A, 0xFFFFFF01},
+			AS:         4200000000,
+			RouterID:   netip.MustParseAddr("192.0.2.1"),
+			HoldTime:   90 * time.Second,
+			ListenPort: 179,
+			Attributes: attributes,
 			Peers: []Peer{
-				{Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000},
-				{Name: "b", Address: netip.MustParseAddr("2001:db8::b"), Port: 1179, AS: 65001},
+				{Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000, Attributes: a},
+				{Name: "b", Address: netip.MustParseAddr("2001:db8::b"), Port: 1179, AS: 65001, Attributes: b},
 			},
 		},
 		Pools: []Pool{
@@ -189,6 +222,10 @@ flags = []
 			{
 				Name: "z", VIPs: []netip.Addr{netip.MustParseAddr("198.51.100.9")}, Ports: []Port{{443, "tcp"}, {443, "udp"}},
 				Pool: "lb7.eu", Quorum: Quorum{Percent: 50}, QuorumRestore: Quorum{Members: 2}, Scheduler: "sh", Flags: []string{"sh-port"},
+				Attributes: Attributes{
+					Communities: []uint32{65000<<16 | 7}, LargeCommunities: [][3]uint32{}, MED: new(uint32(7)),
+					LocalPreference: new(uint32(90)), Prepend: new(0), NextHop4: netip.MustParseAddr("192.0.2.7"),
+				},
 			},
 		},
 		HTTP: HTTP{Listen: "[::1]:9404"},
@@ -217,7 +254,7 @@ func TestAccepted(t *testing.T) {
 		{"a timeout as long as the interval", `timeout = "500ms"`, `timeout = "1s"`},
 		{"the shortest hold_time", `hold_time = "6s"`, `hold_time = "3s"`},
 		{"the longest hold_time", `hold_time = "6s"`, `hold_time = "65535s"`},
-		{"the highest as", "as = 65000\nrouter_id", "as = 4294967295\nrouter_id"},
+		{"the highest as", "as = 65000\nrouter_id", "as = 4294967294\nrouter_id"},
 		{"a listener on all addresses", `"127.0.0.1:9404"`, `":9404"`},
 		{"no listener", `"127.0.0.1:9404"`, `""`},
 		{"a number in hexadecimal", "port = 179", "port = 0xB3"},

@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 // The raw tables have the shape of the file. Their fields lists are the one
 // place where a key gets its name; the reference file is tested against them.
 
@@ -62,21 +64,23 @@ type rawBGP struct {
 	listenPort      number
 	gracefulRestart text
 	drainTime       text
-	communities     texts
-	peers           tables[rawPeer, *rawPeer]
+	rawAttributes
+	community namedTexts
+	peers     tables[rawPeer, *rawPeer]
 }
 
 func (r *rawBGP) fields() []field {
-	return []field{
+	return slices.Concat([]field{
 		{"as", &r.as, "65000"},
 		{"router_id", &r.routerID, `"192.0.2.132"`},
 		{"hold_time", &r.holdTime, `"6s"`},
 		{"listen_port", &r.listenPort, "179"},
 		{"graceful_restart", &r.gracefulRestart, `"0s"`},
 		{"drain_time", &r.drainTime, `"5s"`},
-		{"communities", &r.communities, `["65000:100"]`},
+	}, r.attributeFields(), []field{
+		{"community", &r.community, "[bgp.community]"},
 		{"peer", &r.peers, "[bgp.peer.rr1]"},
-	}
+	})
 }
 
 // rawPeer is [bgp.peer.NAME].
@@ -86,15 +90,16 @@ type rawPeer struct {
 	port         number
 	as           number
 	passwordFile text
+	rawAttributes
 }
 
 func (r *rawPeer) fields() []field {
-	return []field{
+	return slices.Concat([]field{
 		{"address", &r.address, `"192.0.2.254"`},
 		{"port", &r.port, "179"},
 		{"as", &r.as, "65000"},
 		{"password_file", &r.passwordFile, `"/etc/lb/rr1.key"`},
-	}
+	}, r.attributeFields())
 }
 
 // rawPool is [pool.NAME].
@@ -175,6 +180,7 @@ type rawService struct {
 	quorumRestore share
 	scheduler     text
 	flags         texts
+	bgp           rawServiceBGP
 }
 
 func (r *rawService) fields() []field {
@@ -186,5 +192,14 @@ func (r *rawService) fields() []field {
 		{"quorum_restore", &r.quorumRestore, `2 or "75%"`},
 		{"scheduler", &r.scheduler, `"mh"`},
 		{"flags", &r.flags, `["mh-port", "mh-fallback"]`},
+		{"bgp", section{&r.bgp}, "[service.www.bgp]"},
 	}
 }
+
+// rawServiceBGP is [service.NAME.bgp].
+type rawServiceBGP struct {
+	table
+	rawAttributes
+}
+
+func (r *rawServiceBGP) fields() []field { return r.attributeFields() }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -34,12 +35,14 @@ type endpoint struct {
 type claim struct {
 	place
 	service, pool string
+	attributes    Attributes
 }
 
 // serviceChecker is what the services must not do to one another.
 type serviceChecker struct {
 	*checker
 	pools     checkedPools
+	names     communityNames
 	vips      map[netip.Addr]claim
 	endpoints map[endpoint]claim
 	order     []netip.Addr // the keys of vips, in the order of the file
@@ -47,7 +50,7 @@ type serviceChecker struct {
 }
 
 // services validates every [service.NAME], sorted by name.
-func (c *checker) services(file *rawFile, pools checkedPools) []Service {
+func (c *checker) services(file *rawFile, pools checkedPools, names communityNames) []Service {
 	raw := file.services
 	if raw.ok && len(raw.entries) == 0 || !raw.present {
 		// A file that was cut off in the middle must not withdraw everything
@@ -60,7 +63,7 @@ func (c *checker) services(file *rawFile, pools checkedPools) []Service {
 		return nil
 	}
 	s := &serviceChecker{
-		checker: c, pools: pools,
+		checker: c, pools: pools, names: names,
 		vips: make(map[netip.Addr]claim), endpoints: make(map[endpoint]claim),
 	}
 	services := make([]Service, 0, len(raw.entries))
@@ -80,6 +83,7 @@ func (s *serviceChecker) service(r *rawService) Service {
 	svc.Scheduler, svc.Flags = s.scheduler(r)
 	svc.Quorum, svc.QuorumRestore = s.quorums(r, s.pools[svc.Pool])
 	svc.Ports = s.ports(r)
+	svc.Attributes = s.attributes(&r.bgp.rawAttributes, s.names)
 	svc.VIPs = s.claims(r, svc)
 	return svc
 }
@@ -220,7 +224,7 @@ func (s *serviceChecker) claims(r *rawService, svc Service) []netip.Addr {
 			break
 		}
 		vips = append(vips, vip)
-		s.claim(vip, claim{t.place, svc.Name, svc.Pool}, svc.Ports)
+		s.claim(vip, claim{t.place, svc.Name, svc.Pool, svc.Attributes}, svc.Ports)
 	}
 	return vips
 }
@@ -264,6 +268,12 @@ func (s *serviceChecker) claim(vip netip.Addr, by claim, ports []Port) {
 	if !shared && first.pool != by.pool && first.pool != "" && by.pool != "" {
 		s.fault(by.place, "%s leads to pool %s in service %s in line %d already; use that pool here too, or another VIP",
 			vip, first.pool, first.service, first.line)
+		return
+	}
+	// One route for all ports of a VIP, and it says one thing.
+	if !shared && !reflect.DeepEqual(first.attributes, by.attributes) {
+		s.fault(by.place, "%s is in service %s in line %d already, with other BGP attributes; write the same here, or use another VIP",
+			vip, first.service, first.line)
 	}
 }
 
@@ -301,6 +311,11 @@ func (c *checker) taken(file *rawFile, cfg *Config, pools checkedPools) {
 	for _, p := range file.bgp.peers.entries {
 		if a, err := netip.ParseAddr(p.address.value); err == nil {
 			hosts[a] = p.address.place
+		}
+	}
+	for _, r := range file.nextHops() {
+		if a, err := netip.ParseAddr(r.value); err == nil {
+			hosts[a] = r.place
 		}
 	}
 	if cfg.BGP.RouterID.IsValid() {

@@ -245,5 +245,24 @@ flags = ["mh-port"]`,
 			`"mh-fallback"]`,
 			`"mh-port"]`,
 			`lb4d.toml:59: service.www.flags[1]: "mh-port" is in the list twice; leave one of them out`},
+		{"two services on a VIP that say different things of its route",
+			`vips = ["198.51.100.2"]
+ports = ["22/tcp"]
+pool = "ssh"`,
+			`vips = ["198.51.100.1"]
+ports = ["22/tcp"]
+pool = "lb7"
+bgp.med = 100`,
+			`lb4d.toml:62: service.ssh.vips[0]: 198.51.100.1 is in service www in line 54 already, with other BGP attributes; write the same here, or use another VIP`},
+		{"attributes of a service",
+			`pool = "ssh"`,
+			`pool = "ssh"
+[service.ssh.bgp]
+communities = ["65535:0"]
+med = "high"
+weight = 1`,
+			`lb4d.toml:66: service.ssh.bgp.communities[0]: "65535:0" is what the daemon itself adds while it drains; leave it out
+lb4d.toml:67: service.ssh.bgp.med: "high" is a string; write an integer, such as 100
+lb4d.toml:68: service.ssh.bgp.weight: there is no such key; those that may stand here are communities, large_communities, med, local_preference, prepend and next_hops`},
 	})
 }

@@ -63,6 +63,9 @@ type VIP struct {
 	Reason   string    `json:"reason"`
 	Since    time.Time `json:"since"`
 	Services []string  `json:"services"`
+	// Attributes are what its services say of its route, as in "med 50"; what
+	// they do not say is the peer's.
+	Attributes string `json:"attributes,omitempty"`
 }
 
 // Service is one service of the configuration.
@@ -118,7 +121,9 @@ type Peer struct {
 	State   string    `json:"state"` // idle, connect, active, opensent, openconfirm, established
 	Since   time.Time `json:"since"`
 	// Advertised counts the routes that the peer has from us.
-	Advertised int    `json:"advertised"`
+	Advertised int `json:"advertised"`
+	// Attributes are those of all routes that do not set them themselves.
+	Attributes string `json:"attributes,omitempty"`
 	LastError  string `json:"last_error,omitempty"`
 }
 

@@ -206,7 +206,7 @@ func (d *Daemon) announcedVIPs() (map[netip.Addr]bool, error) {
 // announce makes the announced set that of the VIPs, and returns the VIPs that
 // are announced then.
 func (d *Daemon) announce(vips []plan.VIP, note func(error)) map[netip.Addr]bool {
-	if err := d.routes.Set(plan.Routes(vips, d.cfg.BGP.Communities)); err != nil {
+	if err := d.routes.Set(plan.Routes(vips)); err != nil {
 		note(err)
 		announced, err := d.announcedVIPs()
 		note(err)
@@ -245,6 +245,7 @@ func peersOf(cfg *config.Config) []bgp.Peer {
 		peers = append(peers, bgp.Peer{
 			Name: p.Name, Address: p.Address, Port: p.Port, AS: p.AS,
 			Password: string(p.Password), HoldTime: cfg.BGP.HoldTime,
+			Attributes: bgp.Attributes(p.Attributes),
 		})
 	}
 	return peers

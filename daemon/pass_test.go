@@ -145,9 +145,9 @@ func (w *world) Set(routes []bgp.Route) error {
 	}
 	for _, r := range routes {
 		old := find(w.routesNow, r.Prefix)
-		if old == nil || !slices.Equal(old.Communities, r.Communities) {
+		if old == nil || old.Draining != r.Draining || !old.Attributes.Equal(r.Attributes) {
 			drain := ""
-			if slices.Contains(r.Communities, bgp.GracefulShutdown) {
+			if r.Draining {
 				drain = " with GRACEFUL_SHUTDOWN"
 			}
 			w.did("announce %s%s", r.Prefix, drain)

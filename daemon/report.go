@@ -180,6 +180,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 		st.VIPs = append(st.VIPs, control.VIP{
 			Address: v.Addr.String(), Announced: v.State != plan.Withdrawn, State: v.State.String(),
 			Reason: v.State.String() + ": " + v.Reason, Since: told.since, Services: v.Services,
+			Attributes: v.Attributes.String(),
 		})
 	}
 	for _, s := range decision.Services {
@@ -193,7 +194,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	for _, p := range d.peers.Peers() {
 		st.Peers = append(st.Peers, control.Peer{
 			Name: p.Name, Address: p.Address.String(), AS: p.AS, State: p.State, Since: p.Since,
-			Advertised: p.Advertised, LastError: p.LastError,
+			Advertised: p.Advertised, Attributes: p.Attributes.String(), LastError: p.LastError,
 		})
 	}
 	st.Summary = summary(st, decision.Waiting)

@@ -104,6 +104,8 @@ type VIP struct {
 	State    VIPState
 	Reason   string
 	Services []string // names
+	// Attributes are what its services say of its route; all say the same.
+	Attributes bgp.Attributes
 }
 
 // Service is the decision on one service.
@@ -244,22 +246,16 @@ func (p *planner) members() {
 }
 
 // Routes are the routes of those VIPs that are announced or draining.
-func Routes(vips []VIP, communities []uint32) []bgp.Route {
+func Routes(vips []VIP) []bgp.Route {
 	var routes []bgp.Route
 	for _, v := range vips {
-		if v.State == Withdrawn {
-			continue
+		if v.State != Withdrawn {
+			routes = append(routes, bgp.Route{
+				Prefix:     netip.PrefixFrom(v.Addr, v.Addr.BitLen()),
+				Attributes: v.Attributes,
+				Draining:   v.State == Draining,
+			})
 		}
-		r := bgp.Route{
-			Prefix:      netip.PrefixFrom(v.Addr, v.Addr.BitLen()),
-			Communities: slices.Clone(communities),
-		}
-		if v.State == Draining {
-			r.Communities = append(r.Communities, bgp.GracefulShutdown)
-		}
-		slices.Sort(r.Communities)
-		r.Communities = slices.Compact(r.Communities)
-		routes = append(routes, r)
 	}
 	return routes
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"lb4d/bgp"
 	"lb4d/config"
 	"lb4d/health"
 	"lb4d/l4"
@@ -23,7 +24,7 @@ func (p *planner) vips() {
 		}
 	}
 	for vip, services := range byVIP {
-		v := VIP{Addr: vip}
+		v := VIP{Addr: vip, Attributes: bgp.Attributes(services[0].Config.Attributes)}
 		for _, s := range services {
 			v.Services = append(v.Services, s.Config.Name)
 		}

@@ -80,19 +80,38 @@ func TestVerify(t *testing.T) {
 // TestRoutes: a draining VIP carries GRACEFUL_SHUTDOWN, a withdrawn one has no
 // route.
 func TestRoutes(t *testing.T) {
+	standby := bgp.Attributes{MED: new(uint32(100))}
 	vips := []VIP{
 		{Addr: addr("198.51.100.1"), State: Announced},
 		{Addr: addr("198.51.100.2"), State: Withdrawn},
-		{Addr: addr("2001:db8::1"), State: Draining},
+		{Addr: addr("2001:db8::1"), State: Draining, Attributes: standby},
 	}
-	const own = 65000<<16 | 100
 	want := []bgp.Route{
-		{Prefix: netip.MustParsePrefix("198.51.100.1/32"), Communities: []uint32{own}},
-		{Prefix: netip.MustParsePrefix("2001:db8::1/128"), Communities: []uint32{own, bgp.GracefulShutdown}},
+		{Prefix: netip.MustParsePrefix("198.51.100.1/32")},
+		{Prefix: netip.MustParsePrefix("2001:db8::1/128"), Attributes: standby, Draining: true},
 	}
-	got := Routes(vips, []uint32{own})
+	got := Routes(vips)
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("routes (-want +got):\n%s", diff)
+	}
+}
+
+// TestAttributes: a VIP says what its service says of its route, whatever
+// becomes of it.
+func TestAttributes(t *testing.T) {
+	cfg := twoMembers()
+	cfg.Services[0].Attributes = config.Attributes{
+		Communities: []uint32{1}, LargeCommunities: [][3]uint32{{1, 2, 3}}, MED: new(uint32(4)), LocalPreference: new(uint32(5)),
+		Prepend: new(6), NextHop4: addr("192.0.2.7"), NextHop6: addr("2001:db8::7"),
+	}
+	want := bgp.Attributes{
+		Communities: []uint32{1}, LargeCommunities: [][3]uint32{{1, 2, 3}}, MED: new(uint32(4)), LocalPreference: new(uint32(5)),
+		Prepend: new(6), NextHop4: addr("192.0.2.7"), NextHop6: addr("2001:db8::7"),
+	}
+	for _, v := range Decide(cfg, Observations{Now: now, Health: members(cfg, "a up, b up")}).VIPs {
+		if !v.Attributes.Equal(want) {
+			t.Errorf("%s has %s, want %s", v.Addr, v.Attributes, want)
+		}
 	}
 }
 

@@ -171,9 +171,18 @@ func (p *page) table(what string, t table) {
 
 func (p *page) vips(vips []control.VIP) {
 	t := table{header: []string{"VIP", "STATE", "FOR", "SERVICES", "WHY"}}
+	// A column of its own only where a service has some.
+	special := slices.ContainsFunc(vips, func(v control.VIP) bool { return v.Attributes != "" })
+	if special {
+		t.header = slices.Insert(t.header, len(t.header)-1, "ATTRIBUTES")
+	}
 	for _, v := range vips {
-		t.add(text(v.Address), coloured(v.State, stateColour(v.State)), text(p.since(v.Since)),
-			text(few(v.Services)), text(strings.TrimPrefix(v.Reason, v.State+": ")))
+		row := []cell{text(v.Address), coloured(v.State, stateColour(v.State)), text(p.since(v.Since)),
+			text(few(v.Services)), text(strings.TrimPrefix(v.Reason, v.State+": "))}
+		if special {
+			row = slices.Insert(row, len(row)-1, text(v.Attributes))
+		}
+		t.add(row...)
 	}
 	p.table("VIPs", t)
 }
@@ -238,10 +247,18 @@ func (p *page) answer(m control.Member) string {
 
 func (p *page) peers(peers []control.Peer) {
 	t := table{header: []string{"PEER", "ADDRESS", "AS", "STATE", "FOR", "ROUTES", "LAST ERROR"}}
+	special := slices.ContainsFunc(peers, func(p control.Peer) bool { return p.Attributes != "" })
+	if special {
+		t.header = slices.Insert(t.header, len(t.header)-1, "ATTRIBUTES")
+	}
 	for _, peer := range peers {
-		t.add(text(peer.Name), text(peer.Address), number(strconv.FormatUint(uint64(peer.AS), 10)),
+		row := []cell{text(peer.Name), text(peer.Address), number(strconv.FormatUint(uint64(peer.AS), 10)),
 			coloured(peer.State, stateColour(peer.State)), text(p.since(peer.Since)),
-			number(strconv.Itoa(peer.Advertised)), text(peer.LastError))
+			number(strconv.Itoa(peer.Advertised)), text(peer.LastError)}
+		if special {
+			row = slices.Insert(row, len(row)-1, text(peer.Attributes))
+		}
+		t.add(row...)
 	}
 	p.table("BGP peers", t)
 }

@@ -95,6 +95,8 @@ func TestRenderGolden(t *testing.T) {
 	}
 	waiting := base()
 	waiting.State, waiting.Summary = "starting", "starting: waiting for the first answer of 2 checks"
+	standby := base()
+	standby.VIPs[0].Attributes, standby.Peers[1].Attributes = "med 100", "communities 65000:100,65000:200 med 50"
 	unseen := base()
 	unseen.Maintenance.Error = "open /etc/lb: permission denied"
 
@@ -114,6 +116,7 @@ func TestRenderGolden(t *testing.T) {
 		"starting":       {starting, terminal{}},
 		"waiting":        {waiting, terminal{}},
 		"no-maintenance": {unseen, terminal{}},
+		"standby":        {standby, terminal{}},
 		"zero":           {&control.Status{}, terminal{}},
 	} {
 		t.Run(name, func(t *testing.T) {
