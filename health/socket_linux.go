@@ -19,10 +19,10 @@ func (t *Through) setOptions(network string, fd int) error {
 	options := []option{{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, int(t.Mark)}}
 	datagram, four := network == "udp4" || network == "udp6", t.VIP.Is4()
 	if !datagram {
-		// The port is chosen by connect, which takes one after the other,
-		// not by bind, which takes any. IPVS remembers a probe that was
-		// not answered for a minute, whatever its mark, and must not take
-		// another one for it.
+		// The port is chosen by connect, which takes them in ascending
+		// order, not by bind, which takes any. IPVS remembers a probe that
+		// was not answered for a minute, whatever its mark, and must not
+		// take another one for it.
 		options = append(options, option{"IP_BIND_ADDRESS_NO_PORT", unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1})
 	}
 	switch {
