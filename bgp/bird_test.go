@@ -124,9 +124,15 @@ protocol device { }
 			must(end.handle.AddrAdd(link, address))
 		}
 	}
+	// It drops routes whose next hop it has no address to reach from.
 	eventually(t, func() (bool, string) {
-		_, err := b.ask("show status")
-		return err == nil, fmt.Sprint("BIRD does not answer: ", err)
+		interfaces, err := b.ask("show interfaces")
+		for _, a := range there {
+			if !strings.Contains(interfaces, a) {
+				return false, fmt.Sprintf("BIRD does not see %s (%v):\n%s", a, err, interfaces)
+			}
+		}
+		return true, ""
 	})
 	return b
 }
