@@ -15,12 +15,12 @@ import (
 type consulServer struct {
 	*board
 	service string
-	token   string
 	asked   atomic.Int64
 	// ahead is taken from each index: more of it is a restored snapshot.
 	ahead atomic.Uint64
 
 	mu      sync.Mutex
+	token   string
 	fault   string   // answered in place of the list
 	queries []string // as they came
 }
@@ -29,13 +29,13 @@ func (s *consulServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.asked.Add(1)
 	s.mu.Lock()
 	s.queries = append(s.queries, r.URL.RawQuery)
-	fault := s.fault
+	token, fault := s.token, s.fault
 	s.mu.Unlock()
 	switch {
 	case r.URL.EscapedPath() != "/v1/health/service/"+s.service:
 		http.Error(w, "Invalid URL path: not found", http.StatusNotFound)
 		return
-	case r.Header.Get("X-Consul-Token") != s.token:
+	case r.Header.Get("X-Consul-Token") != token:
 		http.Error(w, "rpc error making call: Permission denied: anonymous token", http.StatusForbidden)
 		return
 	case r.URL.Query().Get("passing") == "":
@@ -180,14 +180,18 @@ func TestConsulReturnsAtOnce(t *testing.T) {
 func TestConsulFaults(t *testing.T) {
 	agent := &consulServer{board: newBoard(instances("192.0.2.1")), service: "web"}
 	url := serve(t, agent)
-	h := hear(t, Consul{URL: url, Service: "web", Wait: 100 * time.Millisecond, Timeout: patience}.Run)
+	h := hear(t, Consul{URL: url, Service: "web", Wait: 10 * time.Minute, Timeout: patience}.Run)
 	h.isNext("[node0:web=192.0.2.1:80,zone:z]")
 	agent.breaks("No cluster leader")
+	agent.set(instances("192.0.2.1")) // ends the request that is held
 	h.until("error: asking " + url + "/v1/health/service/web: it answered 500 Internal Server Error: No cluster leader")
 	agent.breaks("")
-	h.until("[node0:web=192.0.2.1:80,zone:z]")
+	h.until("[node0:web=192.0.2.1:80,zone:z]") // not held, though nothing changed
 
+	agent.mu.Lock()
 	agent.token = "s3cret"
+	agent.mu.Unlock()
+	agent.set(instances("192.0.2.1"))
 	h.until("error: asking " + url + "/v1/health/service/web: it answered 403 Forbidden: rpc error making call: Permission denied: anonymous token")
 
 	other := hear(t, agentOf(t, `[]`, "").Run)

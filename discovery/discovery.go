@@ -59,7 +59,7 @@ type Labels struct {
 	// Weight is 1 to 256, and 0 where the source gives none.
 	Weight int
 	// Zone and Group are at most 255 graphic ASCII characters, without
-	// spaces, quotes, backslashes and semicolons. Group is the Auto Scaling
+	// spaces, quotes, backslashes and ; # < >. Group is the Auto Scaling
 	// group, the priority of an SRV record, or the label.
 	Zone, Group string
 	// Excluded: the server is to get no new work and to keep its place. A

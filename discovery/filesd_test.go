@@ -183,7 +183,7 @@ func requireList(t *testing.T, parse func([]byte) ([]Entry, error), data []byte)
 	case len(entries) > MaxServers:
 		t.Errorf("%d entries", len(entries))
 	}
-	servers, refused := sift(entries)
+	servers, refused := sift(entries, nil)
 	if len(servers)+len(refused) != len(entries) {
 		t.Errorf("%d entries became %d servers and %d refusals", len(entries), len(servers), len(refused))
 	}

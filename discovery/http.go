@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -127,8 +126,9 @@ func (p *httpPoll) ask(ctx context.Context) ([]Entry, error) {
 			p.etag = ""
 			return nil, fmt.Errorf("reading the answer of %s: %w", bareURL(p.URL), err)
 		}
-		fresh = !reflect.DeepEqual(p.entries, entries)
-		p.entries, p.etag = entries, got.header.Get("ETag")
+		etag := got.header.Get("ETag")
+		fresh = etag != p.etag
+		p.entries, p.etag = entries, etag
 	}
 	// What changes while nobody is asking is answered at once, and says
 	// nothing of whether the next answer will be held.

@@ -65,10 +65,15 @@ type sdServer struct {
 	*board
 	holds, says bool
 	asked       atomic.Int64
+	broken      atomic.Bool
 }
 
 func (s *sdServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.asked.Add(1)
+	if s.broken.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	known, _ := strconv.ParseUint(strings.Trim(r.Header.Get("If-None-Match"), `"`), 10, 64)
 	var wait time.Duration
 	if seconds, prefers := strings.CutPrefix(r.Header.Get("Prefer"), "wait="); s.holds && prefers {
@@ -144,6 +149,23 @@ func TestHTTPHeld(t *testing.T) {
 	for range 4 { // each after a second without a change
 		h.isNext("[a:1]")
 	}
+	endpoint.set(listOf("b:1"))
+	h.isNext("[b:1]")
+}
+
+// TestHTTPBack: that the endpoint is back is told at once, though its list is the
+// same, and then its answers are held again.
+func TestHTTPBack(t *testing.T) {
+	endpoint := &sdServer{board: newBoard(listOf("a:1")), holds: true}
+	h := hear(t, HTTP{URL: serve(t, endpoint), Interval: time.Hour, Timeout: patience, Wait: 10 * time.Minute}.Run)
+	h.isNext("[a:1]")
+	time.Sleep(2 * apart) // so that it waits again
+	endpoint.broken.Store(true)
+	endpoint.set(listOf("a:1")) // ends the request that is held
+	h.until("error: ")
+	endpoint.broken.Store(false)
+	h.until("[a:1]")
+	time.Sleep(2 * apart)
 	endpoint.set(listOf("b:1"))
 	h.isNext("[b:1]")
 }

@@ -122,7 +122,7 @@ func parseKept(data []byte) (List, error) {
 		}
 		entries = append(entries, entry)
 	}
-	servers, refused := sift(entries)
+	servers, refused := sift(entries, nil)
 	if len(refused) > 0 {
 		return List{}, fmt.Errorf("%s: %s", refused[0].Entry, refused[0].Reason)
 	}

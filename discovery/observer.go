@@ -159,7 +159,11 @@ func (o *Observer) record(backend string, w *watch, entries []Entry, err error) 
 	if err == nil && len(entries) > MaxServers {
 		err = tooMany(len(entries))
 	} else if err == nil {
-		servers, refused = sift(entries)
+		// Nobody else changes the list of a source that still runs.
+		o.mu.Lock()
+		former := w.state.List.Servers
+		o.mu.Unlock()
+		servers, refused = sift(entries, former)
 	}
 
 	o.mu.Lock()

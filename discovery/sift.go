@@ -22,10 +22,11 @@ const (
 	maxShown = 80
 )
 
-// sift divides entries into servers and refusals. The order in which the entries
-// come makes no difference: sources do not keep one, and of two that cannot both
-// be, the same must win each time.
-func sift(entries []Entry) (servers []Server, refused []Refusal) {
+// sift divides entries into servers and refusals. Of two that cannot both be, the
+// one in the list before stays, else the first by name. The order in which the
+// entries come makes no difference: sources do not keep one, and the same must
+// win each time.
+func sift(entries []Entry, before []Server) (servers []Server, refused []Refusal) {
 	servers = make([]Server, 0, len(entries))
 	for _, entry := range entries {
 		server, err := check(entry)
@@ -38,30 +39,51 @@ func sift(entries []Entry) (servers []Server, refused []Refusal) {
 		}
 		servers = append(servers, server)
 	}
-	slices.SortFunc(servers, compareServers)
-
-	names := make(map[string]netip.AddrPort, len(servers))
-	targets := make(map[netip.AddrPort]string, len(servers))
-	servers = slices.DeleteFunc(servers, func(s Server) bool {
-		target := netip.AddrPortFrom(s.Addr, s.Port)
-		var reason string
-		if other, taken := names[s.Name]; taken && other == target {
-			reason = "it is in the list twice"
-		} else if taken {
-			reason = fmt.Sprintf("%v is not the first of this name: %v is", target, other)
-		} else if other, taken := targets[target]; taken {
-			reason = fmt.Sprintf("%v is the address of %s already", target, shown(other))
-		}
-		if reason != "" {
-			refused = append(refused, Refusal{Entry: shown(s.Name), Reason: shorten(reason)})
-			return true
-		}
-		names[s.Name], targets[target] = target, s.Name
-		return false
-	})
+	servers, twice := distinct(servers, before)
+	refused = append(refused, twice...)
 	slices.SortStableFunc(refused, func(a, b Refusal) int {
 		return cmp.Or(strings.Compare(a.Entry, b.Entry), strings.Compare(a.Reason, b.Reason))
 	})
+	return servers, refused
+}
+
+// distinct sorts servers by name and refuses those that cannot be beside others.
+func distinct(all, before []Server) (servers []Server, refused []Refusal) {
+	slices.SortFunc(all, compareServers)
+	held := make(map[Server]bool, len(before)) // without labels, which may change
+	for _, s := range before {
+		held[Server{Name: s.Name, Addr: s.Addr, Port: s.Port}] = true
+	}
+	names := make(map[string]netip.AddrPort, len(all))
+	targets := make(map[netip.AddrPort]string, len(all))
+	stays := make([]bool, len(all))
+	for _, turn := range []bool{true, false} {
+		for i, s := range all {
+			if held[Server{Name: s.Name, Addr: s.Addr, Port: s.Port}] != turn {
+				continue
+			}
+			target := netip.AddrPortFrom(s.Addr, s.Port)
+			var reason string
+			if other, taken := names[s.Name]; taken && other == target {
+				reason = "it is in the list twice"
+			} else if taken {
+				reason = fmt.Sprintf("%v has a name that %v has already", target, other)
+			} else if other, taken := targets[target]; taken {
+				reason = fmt.Sprintf("%v is the address of %s already", target, shown(other))
+			}
+			if reason != "" {
+				refused = append(refused, Refusal{Entry: shown(s.Name), Reason: shorten(reason)})
+				continue
+			}
+			names[s.Name], targets[target], stays[i] = target, s.Name, true
+		}
+	}
+	servers = all[:0]
+	for i, s := range all {
+		if stays[i] {
+			servers = append(servers, s)
+		}
+	}
 	return servers, refused
 }
 
@@ -231,7 +253,7 @@ func checkWord(label, value string) (string, error) {
 		return "", fmt.Errorf("the %s has %d bytes, and %d is the most", label, len(value), maxWord)
 	}
 	for i := range len(value) {
-		if c := value[i]; c <= ' ' || c > '~' || strings.IndexByte("\"'`\\;", c) >= 0 {
+		if c := value[i]; c <= ' ' || c > '~' || strings.IndexByte("\"'`\\;#<>", c) >= 0 {
 			return "", fmt.Errorf("the %s has %s in it", label, odd(value[i:]))
 		}
 	}

@@ -26,6 +26,7 @@ func TestSift(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		entries []Entry
+		before  []Server
 		servers []Server
 		refused []Refusal
 	}{
@@ -178,15 +179,33 @@ func TestSift(t *testing.T) {
 			},
 			refused: []Refusal{
 				{"b", "192.0.2.1:80 is the address of a already"},
-				{"d", "192.0.2.5:80 is not the first of this name: 192.0.2.4:80 is"},
+				{"d", "192.0.2.5:80 has a name that 192.0.2.4:80 has already"},
 				{"e", "it is in the list twice"},
 				{"f", "192.0.2.6:80 is the address of e already"},
+			},
+		},
+		{
+			name: "one of the list before stays",
+			entries: []Entry{
+				{Name: "a", Target: "192.0.2.1:80"},
+				{Name: "b", Target: "192.0.2.1:80"},
+				{Name: "c", Target: "192.0.2.2:80"},
+				{Name: "c", Target: "192.0.2.3:80", Labels: map[string]string{LabelWeight: "9"}},
+			},
+			before: []Server{server("b", "192.0.2.1:80"), server("c", "192.0.2.3:80"), server("d", "192.0.2.9:80")},
+			servers: []Server{
+				server("b", "192.0.2.1:80"),
+				{"c", netip.MustParseAddr("192.0.2.3"), 80, Labels{Weight: 9}},
+			},
+			refused: []Refusal{
+				{"a", "192.0.2.1:80 is the address of b already"},
+				{"c", "192.0.2.2:80 has a name that 192.0.2.3:80 has already"},
 			},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for range 10 {
-				servers, refused := sift(tt.entries)
+				servers, refused := sift(tt.entries, tt.before)
 				if diff := cmp.Diff(tt.servers, servers, addresses); diff != "" {
 					t.Errorf("servers (-want +got):\n%s", diff)
 				}
@@ -213,7 +232,7 @@ func FuzzSift(f *testing.F) {
 		entry := Entry{name, target, map[string]string{
 			LabelWeight: weight, LabelExclude: exclude, LabelZone: zone, LabelGroup: group,
 		}, fault}
-		servers, refused := sift([]Entry{entry, {Name: "x", Target: target}, {Target: target}})
+		servers, refused := sift([]Entry{entry, {Name: "x", Target: target}, {Target: target}}, nil)
 		if len(servers)+len(refused) != 3 {
 			t.Fatalf("3 entries became %d servers and %d refusals", len(servers), len(refused))
 		}
@@ -243,7 +262,7 @@ func requireFit(t *testing.T, s Server) {
 		t.Error("port 0")
 	case s.Weight < 0 || s.Weight > 256:
 		t.Errorf("weight %d", s.Weight)
-	case len(s.Zone) > 255 || len(s.Group) > 255 || strings.ContainsAny(s.Zone+s.Group, " ;\"\n\\"):
+	case len(s.Zone) > 255 || len(s.Group) > 255 || strings.ContainsAny(s.Zone+s.Group, " ;\"\n\\#<>"):
 		t.Errorf("zone %q, group %q", s.Zone, s.Group)
 	}
 }
@@ -275,7 +294,7 @@ func BenchmarkSift(b *testing.B) {
 	}
 	entries = slices.Clip(entries)
 	for b.Loop() {
-		if servers, _ := sift(entries); len(servers) < MaxServers-1 {
+		if servers, _ := sift(entries, nil); len(servers) < MaxServers-1 {
 			b.Fatal(len(servers))
 		}
 	}
