@@ -25,6 +25,8 @@ type Request struct {
 	Load *LoadRequest `json:"load,omitempty"`
 	// Signal is what kill sends.
 	Signal int `json:"signal,omitempty"`
+	// Elapsed is the time already spent, from which what is told counts.
+	Elapsed time.Duration `json:"elapsed_ns,omitempty"`
 	// JSON asks for an answer for machines.
 	JSON bool `json:"json,omitempty"`
 	// Terminal is the size of the terminal on the other end; nil where that

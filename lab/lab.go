@@ -54,6 +54,8 @@ type Options struct {
 	Bin string
 	// Progress gets one line for each step; nil discards them.
 	Progress io.Writer
+	// Elapsed is the time already spent, from which Progress counts.
+	Elapsed time.Duration
 	// NoDaemon leaves lb4d unstarted and does not wait for routes.
 	NoDaemon bool
 }
@@ -123,7 +125,7 @@ func environment(bin string) []string {
 
 func (l *Lab) up(ctx context.Context, o Options) error {
 	t := l.Topology
-	start := time.Now()
+	start := time.Now().Add(-o.Elapsed)
 	step := func(format string, args ...any) {
 		fmt.Fprintf(l.progress, "%6.2fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
 	}
@@ -180,11 +182,21 @@ func (l *Lab) makeDirectories() error {
 	return nil
 }
 
+// markFile is in each directory that a lab has made to mount on. A lab that
+// was killed leaves them, and the next one knows by it what to remove.
+const markFile = ".made-by-lab"
+
 // makeMountPoint makes a directory with its parents and keeps in mind which
 // were not there before, so that Close leaves none behind.
 func (l *Lab) makeMountPoint(path string) error {
 	var missing []string
 	for p := path; ; p = filepath.Dir(p) {
+		if _, err := os.Stat(filepath.Join(p, markFile)); err == nil {
+			if !slices.Contains(l.made, p) {
+				l.made = append(l.made, p)
+			}
+			break
+		}
 		if _, err := os.Stat(p); err == nil {
 			break
 		}
@@ -195,6 +207,9 @@ func (l *Lab) makeMountPoint(path string) error {
 			return fmt.Errorf("making a place to mount on: %w", err)
 		}
 		l.made = append(l.made, p)
+		if err := os.WriteFile(filepath.Join(p, markFile), nil, 0o644); err != nil {
+			return fmt.Errorf("marking a place to mount on: %w", err)
+		}
 	}
 	return nil
 }
@@ -332,6 +347,7 @@ func (l *Lab) Close() error {
 	}
 	err := os.RemoveAll(l.dir)
 	for _, p := range slices.Backward(l.made) {
+		_ = os.Remove(filepath.Join(p, markFile))
 		_ = os.Remove(p) // Another may have put something there.
 	}
 	if err != nil {

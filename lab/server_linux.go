@@ -224,7 +224,7 @@ func (s *server) up(ctx context.Context, ses *session) error {
 	s.coming = true
 	s.mu.Unlock()
 	l, err := Up(untilSignal(ctx, ses.signals), Options{
-		Sizes: ses.Up.Sizes, Reflector: ses.Up.Reflector, Bin: s.bin, Progress: ses.out,
+		Sizes: ses.Up.Sizes, Reflector: ses.Up.Reflector, Bin: s.bin, Progress: ses.out, Elapsed: ses.Elapsed,
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()

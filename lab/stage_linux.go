@@ -61,6 +61,11 @@ type stage struct {
 // first scenario where the name is empty. The error is about what kept it from
 // being played; promises that were not kept are in the report.
 func (l *Lab) Run(ctx context.Context, name string, out io.Writer) (*Report, error) {
+	return l.run(ctx, name, out, 0)
+}
+
+// run is Run, where some time was spent before, from which the steps count.
+func (l *Lab) run(ctx context.Context, name string, out io.Writer, elapsed time.Duration) (*Report, error) {
 	sc := scenarios[0]
 	if name != "" {
 		i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })
@@ -69,8 +74,8 @@ func (l *Lab) Run(ctx context.Context, name string, out io.Writer) (*Report, err
 		}
 		sc = scenarios[i]
 	}
-	s := &stage{Lab: l, out: out, start: time.Now()}
-	s.report.Scenario, s.report.Started = sc.name, s.start
+	s := &stage{Lab: l, out: out, start: time.Now().Add(-elapsed)}
+	s.report.Scenario, s.report.Started = sc.name, time.Now()
 	if err := sc.play(ctx, s); err != nil {
 		if s.traffic != nil {
 			s.traffic.kill()
@@ -208,7 +213,7 @@ func (l *Lab) scenario(ctx context.Context, ses *session) (int, error) {
 	if ses.JSON {
 		told = ses.err
 	}
-	r, err := l.Run(ctx, name, told)
+	r, err := l.run(ctx, name, told, ses.Elapsed)
 	if err != nil {
 		return 1, err
 	}

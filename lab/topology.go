@@ -59,8 +59,8 @@ func (s Sizes) Validate() error {
 // Intervals of checks. They are those that the promises of a lab rest on,
 // stretched where a large lab would have its one processor do little else.
 const (
-	checksPerSecond       = 100 // by all LB4 hosts
-	serverChecksPerSecond = 40  // by all HAProxys
+	checksPerSecond       = 50 // by all LB4 hosts
+	serverChecksPerSecond = 40 // by all HAProxys
 	agentSpacing          = 25 * time.Millisecond
 )
 

@@ -164,6 +164,9 @@ func execute(args []string) (int, error) {
 	if len(args) == 0 {
 		return statusUsage, errors.New("no host given")
 	}
+	if len(args) > 1 && args[1] == "--" {
+		args = append(args[:1:1], args[2:]...)
+	}
 	conn, err := connect()
 	if err != nil {
 		return statusFault, err

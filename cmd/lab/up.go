@@ -102,6 +102,7 @@ func up(args []string) (int, error) {
 	if err != nil {
 		return statusFault, err
 	}
+	req.Elapsed = time.Since(start)
 	code, err := ask(conn, req)
 	if err != nil || code != 0 {
 		if _, downErr := down(nil); downErr != nil {
@@ -187,6 +188,7 @@ func private(upReq, req lab.Request, progress io.Writer) (int, error) {
 		if err != nil {
 			return statusFault, err
 		}
+		r.Elapsed = time.Since(start)
 		out := io.Writer(os.Stdout)
 		if r.Verb == "up" {
 			out = progress
