@@ -25,11 +25,16 @@ const (
 	// prepends is the first of MaxPrepend markers: the AS is to be prepended
 	// once, twice and so on. In the path itself it would make GoBGP, and every
 	// internal peer, believe in a loop.
-	prepends marker = 100
+	prepends
 )
 
 // times is the marker for a route that prepends n times, n from 1 on.
 func (m marker) times(n int) marker { return m + marker(n) - 1 }
+
+// markers are those of one path, a bit for each.
+type markers uint64
+
+func (s markers) has(m marker) bool { return s&(1<<m) != 0 }
 
 func (m marker) extended() bgp.ExtendedCommunityInterface {
 	return bgp.NewTwoOctetAsSpecificExtended(bgp.EC_SUBTYPE_ROUTE_TARGET, 0, uint32(m), true)
@@ -55,10 +60,10 @@ func (a announcement) path() (*apiutil.Path, error) {
 		return nil, fmt.Errorf("encoding BGP route %s: %w", a.Prefix, err)
 	}
 	attrs := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(bgp.BGP_ORIGIN_ATTR_TYPE_IGP)}
-	var markers []bgp.ExtendedCommunityInterface
+	var marks []bgp.ExtendedCommunityInterface
 	mark := func(set bool, m marker) {
 		if set {
-			markers = append(markers, m.extended())
+			marks = append(marks, m.extended())
 		}
 	}
 
@@ -108,8 +113,8 @@ func (a announcement) path() (*apiutil.Path, error) {
 		mark(true, setsPrepend)
 		mark(*a.Prepend > 0, prepends.times(*a.Prepend))
 	}
-	if markers != nil {
-		attrs = append(attrs, bgp.NewPathAttributeExtendedCommunities(markers))
+	if marks != nil {
+		attrs = append(attrs, bgp.NewPathAttributeExtendedCommunities(marks))
 	}
 	return &apiutil.Path{Family: family, Nlri: nlri, Attrs: attrs}, nil
 }
@@ -121,7 +126,7 @@ func announcementOf(nlri bgp.NLRI, p *apiutil.Path) (announcement, error) {
 		return announcement{}, fmt.Errorf("reading the BGP table: %s is no unicast prefix", nlri)
 	}
 	a := announcement{Route: Route{Prefix: prefix.Prefix}}
-	set := map[marker]bool{}
+	var set markers
 	for _, attr := range p.Attrs {
 		switch v := attr.(type) {
 		case *bgp.PathAttributeNextHop:
@@ -129,7 +134,8 @@ func announcementOf(nlri bgp.NLRI, p *apiutil.Path) (announcement, error) {
 		case *bgp.PathAttributeMpReachNLRI:
 			a.hop = v.Nexthop
 		case *bgp.PathAttributeCommunities:
-			a.Communities = slices.Sorted(slices.Values(v.Value))
+			a.Communities = slices.Clone(v.Value)
+			slices.Sort(a.Communities)
 		case *bgp.PathAttributeLargeCommunities:
 			for _, c := range v.Values {
 				a.LargeCommunities = append(a.LargeCommunities, [3]uint32{c.ASN, c.LocalData1, c.LocalData2})
@@ -141,7 +147,7 @@ func announcementOf(nlri bgp.NLRI, p *apiutil.Path) (announcement, error) {
 		case *bgp.PathAttributeExtendedCommunities:
 			for _, c := range v.Value {
 				if c, ok := c.(*bgp.TwoOctetAsSpecificExtended); ok {
-					set[marker(c.LocalAdmin)] = true
+					set |= 1 << c.LocalAdmin
 				}
 			}
 		}
@@ -150,17 +156,17 @@ func announcementOf(nlri bgp.NLRI, p *apiutil.Path) (announcement, error) {
 		a.Draining = true
 		a.Communities = slices.Delete(a.Communities, i, i+1)
 	}
-	a.Communities = given(a.Communities, set[setsCommunities])
-	a.LargeCommunities = given(a.LargeCommunities, set[setsLargeCommunities])
-	if set[setsPrepend] {
+	a.Communities = given(a.Communities, set.has(setsCommunities))
+	a.LargeCommunities = given(a.LargeCommunities, set.has(setsLargeCommunities))
+	if set.has(setsPrepend) {
 		a.Prepend = new(0)
-		for n := range MaxPrepend {
-			if set[prepends.times(n+1)] {
-				a.Prepend = new(n + 1)
+		for n := 1; n <= MaxPrepend; n++ {
+			if set.has(prepends.times(n)) {
+				a.Prepend = new(n)
 			}
 		}
 	}
-	if set[setsNextHop] {
+	if set.has(setsNextHop) {
 		if a.Prefix.Addr().Is4() {
 			a.NextHop4 = a.hop
 		} else {

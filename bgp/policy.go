@@ -13,7 +13,7 @@ import (
 type policy struct {
 	sets       []*api.DefinedSet
 	statements []*api.Statement
-	markers    map[marker]bool
+	markers    markers // those that there is a set of
 }
 
 // exportPolicy is what is done to a route on its way to each of the peers: the
@@ -25,7 +25,7 @@ type policy struct {
 // statement, so that a route passes few of them. A statement changes the route
 // and lets it go on to the next one.
 func exportPolicy(as uint32, peers []Peer) ([]*api.DefinedSet, *api.Policy) {
-	p := &policy{markers: map[marker]bool{}}
+	p := &policy{}
 	p.nextHops(peers)
 	for _, g := range group(peers, func(p Peer) (string, bool) {
 		return join(p.Attributes.Communities, formatCommunity), len(p.Attributes.Communities) > 0
@@ -146,8 +146,8 @@ func (p *policy) neighbors(peers []netip.Addr) *api.MatchSet {
 
 // marked matches routes that have the marker, or that have not.
 func (p *policy) marked(m marker, how api.MatchSet_Type) *api.MatchSet {
-	if !p.markers[m] {
-		p.markers[m] = true
+	if !p.markers.has(m) {
+		p.markers |= 1 << m
 		p.sets = append(p.sets, &api.DefinedSet{
 			DefinedType: api.DefinedType_DEFINED_TYPE_EXT_COMMUNITY, Name: m.String(), List: []string{m.String()}})
 	}

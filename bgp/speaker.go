@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
@@ -45,6 +44,7 @@ type Speaker struct {
 	// unset tells that SetPeers did not come to its end with them.
 	unset bool
 	hops  hopCache
+	table listing
 
 	// sessionsMu is held for moments only, so that Peers and an incoming
 	// connection do not wait for a change.
@@ -292,17 +292,18 @@ func (s *Speaker) Peers() []PeerStatus {
 	s.sessionsMu.RUnlock()
 
 	counts := map[bgp.Family]int{}
+	if announced, err := s.listed(); err == nil { // none once GoBGP has stopped
+		for _, a := range announced {
+			counts[a.family()]++
+		}
+	}
 	all := make([]PeerStatus, 0, len(sessions))
 	for _, session := range sessions {
 		status, spoken := session.status()
 		for _, f := range families {
-			if !slices.Contains(spoken, f) {
-				continue
+			if slices.Contains(spoken, f) {
+				status.Advertised += counts[f]
 			}
-			if _, known := counts[f]; !known {
-				counts[f] = s.count(f)
-			}
-			status.Advertised += counts[f]
 		}
 		all = append(all, status)
 	}
@@ -310,18 +311,6 @@ func (s *Speaker) Peers() []PeerStatus {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Address.Compare(b.Address))
 	})
 	return all
-}
-
-// count is the number of routes in the table; none once GoBGP has stopped.
-func (s *Speaker) count(f bgp.Family) int {
-	table, err := s.server.GetTable(context.Background(), &api.GetTableRequest{
-		TableType: api.TableType_TABLE_TYPE_GLOBAL,
-		Family:    &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())},
-	})
-	if err != nil {
-		return 0
-	}
-	return int(table.GetNumDestination())
 }
 
 // Close withdraws every route, waits until the withdrawals have been sent,
