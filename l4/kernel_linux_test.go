@@ -411,6 +411,30 @@ func TestKernelErrors(t *testing.T) {
 	}
 }
 
+// Every message of a batch may fail, and each failure is that of its operation.
+func TestKernelManyErrors(t *testing.T) {
+	k := openInNamespace(t)
+	gone := large(1, 120)[0]
+	var ops []Op
+	for i, d := range gone.Destinations {
+		if i == 60 {
+			ops = append(ops, AddService{Key: www6().Key, Scheduler: "rr"})
+		}
+		ops = append(ops, EditDestination{Key: gone.Key, Destination: d, Was: d})
+	}
+	applied, err := k.Apply(ops)
+	lines := strings.Split(message(err), "\n")
+	if applied != 1 || len(lines) != 21 || lines[20] != "and 100 operations more that failed" {
+		t.Errorf("applied %d, want the one that can be; the error has %d lines: %s", applied, len(lines), lines[len(lines)-1])
+	}
+	if !strings.Contains(lines[0], "192.0.2.1:80") || !strings.Contains(lines[19], "192.0.2.20:80") {
+		t.Errorf("the failures are told of others: %s\n%s", lines[0], lines[19])
+	}
+	if listed, err := k.List(); err != nil || len(listed) != 1 {
+		t.Errorf("listed %s%v, want the service that was added", text(listed), err)
+	}
+}
+
 func TestOpenWithoutCapability(t *testing.T) {
 	openInNamespace(t)
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

@@ -49,6 +49,7 @@ func TestKernelMaglev(t *testing.T) {
 		{"IPv6", []Service{udp(www6(up(a6, 1), up(b6, 1), up(c6, 2)))}},
 		{"forty in IPv6, ports, some drain", []Service{many}},
 		{"IPv6 over both underlays", []Service{udp(www6(up(a6, 1), up(b, 1), draining(c, 2)))}},
+		{"IPv4 over both underlays", []Service{udp(www(up(a6, 1), up(b6, 2), up(c, 1)))}},
 		{"TCP", []Service{www(up(a, 1), up(b, 2), draining(c, 1))}},
 		{"TCP in IPv6", []Service{www6(up(a6, 1), up(b6, 2), draining(c6, 1))}},
 	} {
