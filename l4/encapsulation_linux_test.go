@@ -68,7 +68,7 @@ func listen(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
+	t.Cleanup(func() { _ = unix.Close(fd) })
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: out.Index}); err != nil {
 		t.Fatal(err)
 	}

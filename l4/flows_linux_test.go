@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -90,16 +91,16 @@ func sendFlows(t *testing.T, s Service, n int) map[netip.AddrPort]bool {
 		if s.Protocol == TCP {
 			// The handshake has no end, for there is nobody at the other one.
 			err = unix.Connect(fd, vip)
-			if err == unix.EINPROGRESS {
+			if errors.Is(err, unix.EINPROGRESS) {
 				err = nil
 			}
 		} else {
 			err = unix.Sendto(fd, []byte("x"), 0, vip)
 		}
-		if err != nil && err != unix.EPERM { // a flow that IPVS refuses
+		if err != nil && !errors.Is(err, unix.EPERM) { // a flow that IPVS refuses
 			t.Fatalf("sending from %s: %v", client, err)
 		}
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		sent[client] = true
 	}
 	return sent

@@ -217,7 +217,7 @@ func echo(listener net.Listener) {
 		}
 		go func() {
 			defer conn.Close()
-			io.Copy(conn, conn)
+			_, _ = io.Copy(conn, conn)
 		}()
 	}
 }
