@@ -47,6 +47,8 @@ type Event struct {
 	// could not have been kept.
 	Broken  int `json:"broken"`
 	Excused int `json:"excused"`
+	// Examples are some of those that could have been kept.
+	Examples []load.Fault `json:"examples,omitempty"`
 	// Excuse says which ones these are; empty: none may break.
 	Excuse string `json:"excuse,omitempty"`
 	// Failures are the promises that were not kept, in words.
@@ -64,6 +66,9 @@ type Attempt struct {
 	React *time.Duration `json:"react_ns"`
 	Back  *time.Duration `json:"back_ns"`
 }
+
+// maxExamples is how many broken requests a report shows for an event.
+const maxExamples = 3
 
 // maxAttempts is odd, for the median.
 const maxAttempts = 3
@@ -106,6 +111,8 @@ func (e *Event) judge(faults []load.Fault) {
 		e.Broken++
 		if e.excused != nil && e.excused(e, f) {
 			e.Excused++
+		} else if len(e.Examples) < maxExamples {
+			e.Examples = append(e.Examples, f)
 		}
 	}
 	fail := func(format string, args ...any) { e.Failures = append(e.Failures, fmt.Sprintf(format, args...)) }
@@ -180,6 +187,14 @@ func (r *Report) write(w io.Writer) error {
 	for _, e := range r.Events {
 		for _, f := range e.Failures {
 			fmt.Fprintf(w, "not kept: %s: %s\n", e.Name, f)
+		}
+		for _, f := range e.Examples {
+			by := "nobody yet"
+			if f.LB7 != "" {
+				by = f.LB7
+			}
+			fmt.Fprintf(w, "  broken: %s after the event's start: a %s request from %v to %v, answered by %s, %s: %s\n",
+				words(f.At.Sub(e.From)), f.Kind, f.Source, f.Target, by, f.Outcome, f.Error)
 		}
 	}
 	return nil

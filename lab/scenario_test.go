@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,10 @@ func TestReport(t *testing.T) {
 			Faults: []load.Fault{
 				{At: at(6), Outcome: load.Local}, // says nothing of the service
 				{At: at(21), Outcome: load.Reset, LB7: "LB7-1"},
-				{At: at(22), Outcome: load.Stalled, LB7: "LB7-2"},
+				{
+					At: at(22), Kind: "slow", Outcome: load.Stalled, LB7: "LB7-2", Error: "no byte for 3s",
+					Source: userAddr(7), Target: netip.MustParseAddrPort("198.51.100.1:80"),
+				},
 				{At: at(31), Outcome: load.Refused},
 			},
 		},
@@ -108,6 +112,7 @@ never back: times are the median of 3 attempts.
 not kept: never back: time to react: it took 1.2 s, allowed are 1 s
 not kept: never back: time back: it did not come to that
 not kept: host lost: 1 requests broke that could have been kept
+  broken: 2 s after the event's start: a slow request from 203.0.113.7 to 198.51.100.1:80, answered by LB7-2, stalled: no byte for 3s
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

@@ -157,6 +157,7 @@ func play(args []string) (int, error) {
 		conn.Close()
 		return statusUsage, errors.New("a lab is up already, with sizes of its own: end it with lab down")
 	}
+	fmt.Fprintln(os.Stderr, "in the lab that is up:")
 	return ask(conn, req)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,11 +18,14 @@ import (
 	"lb4d/lab/kernel"
 )
 
+// socketPath is where the lab that is up is found, and logPath has what its
+// daemon said. A second lab beside it has another socket.
+var (
+	socketPath = cmp.Or(os.Getenv("LAB_SOCKET"), "/run/lb-lab.sock")
+	logPath    = strings.TrimSuffix(socketPath, ".sock") + ".log"
+)
+
 const (
-	// socketPath is where the lab that is up is found.
-	socketPath = "/run/lb-lab.sock"
-	// logPath has what its daemon said.
-	logPath = "/run/lb-lab.log"
 	// bootTimeout bounds the wait for a machine.
 	bootTimeout = 90 * time.Second
 	// downTimeout bounds the wait for its end.

@@ -102,6 +102,8 @@ func usage(w io.Writer) {
 			fmt.Fprintf(w, "  lab %s\n        %s\n", strings.TrimSpace(v.name+" "+v.args), v.about)
 		}
 	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(w, "A second lab beside one that is up: set LAB_SOCKET to another path than "+socketPath+".")
 }
 
 // flagSet is for a verb's flags. Faults are returned, not printed.
