@@ -172,6 +172,15 @@ func (r *rawFile) nextHops() []text {
 	return all
 }
 
+// sources are the local addresses of sessions that the file names.
+func (r *rawFile) sources() []text {
+	var all []text
+	for _, p := range r.bgp.peers.entries {
+		all = append(all, p.sourceAddress)
+	}
+	return all
+}
+
 // wellKnown are the communities that have a name, as the registry of IANA
 // (bgp-well-known-communities) spells it.
 var wellKnown = map[string]uint32{

@@ -3,14 +3,14 @@ package config
 import (
 	"math"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 )
 
 const (
 	// maxPeers bounds the sessions; an LB4 host has two or four.
 	maxPeers = 64
+	// maxMultihop is the highest TTL.
+	maxMultihop = 255
 	// maxDrainTime bounds how long a stop may take.
 	maxDrainTime = 10 * time.Minute
 	// The hold time travels as 16 bits of seconds, and one or two seconds are
@@ -34,11 +34,13 @@ func (c *checker) bgp(file *rawFile) (BGP, communityNames) {
 	b := BGP{
 		AS:         c.as(raw.as, 0),
 		RouterID:   c.routerID(raw),
-		HoldTime:   c.holdTime(raw.holdTime),
+		HoldTime:   c.holdTime(raw.holdTime, defaultHoldTime),
+		Multihop:   int(c.integer(raw.multihop, 1, 1, maxMultihop)),
 		ListenPort: int(c.integer(raw.listenPort, 0, 0, math.MaxUint16)),
 		DrainTime:  c.duration(raw.drainTime, defaultDrainTime, 0, maxDrainTime),
 		Attributes: c.attributes(&raw.rawAttributes, names).farthest(),
 	}
+	b.TTLSecurity = raw.ttlSecurity.value
 	if !raw.as.present {
 		c.fault(raw.child("as"), "is missing; write the number of your autonomous system, such as as = 65000")
 	}
@@ -83,12 +85,12 @@ func (c *checker) routerID(raw *rawBGP) netip.Addr {
 }
 
 // holdTime is how long a session outlives silence.
-func (c *checker) holdTime(t text) time.Duration {
-	d := c.duration(t, defaultHoldTime, minHoldTime, maxHoldTime)
+func (c *checker) holdTime(t text, fallback time.Duration) time.Duration {
+	d := c.duration(t, fallback, minHoldTime, maxHoldTime)
 	if d%time.Second != 0 {
 		c.fault(t.place, "%s is not in whole seconds, and BGP knows no others; write %q or %q",
 			quote(t.value), spell(d.Truncate(time.Second)), spell(d.Truncate(time.Second)+time.Second))
-		return defaultHoldTime
+		return fallback
 	}
 	return d
 }
@@ -100,61 +102,4 @@ func (c *checker) gracefulRestart(t text) {
 	if ok && d != 0 && !gracefulRestartAvailable {
 		c.fault(t.place, `%s is not available in this version; write "0s", or leave the key out`, quote(t.value))
 	}
-}
-
-// peers validates every [bgp.peer.NAME], sorted by name.
-func (c *checker) peers(bgp *rawBGP, b BGP, names communityNames) []Peer {
-	raw := bgp.peers
-	if raw.ok && len(raw.entries) == 0 || !raw.present {
-		c.fault(bgp.child("peer"), `there is no peer, so nothing can be announced; write [bgp.peer.rr1] with address = "192.0.2.254"`)
-		return nil
-	}
-	if len(raw.entries) > maxPeers {
-		c.fault(raw.place, "there are %d peers; write at most %d", len(raw.entries), maxPeers)
-		return nil
-	}
-	var peers []Peer
-	seen := make(map[netip.Addr]place)
-	for _, r := range raw.entries {
-		if !r.ok {
-			continue
-		}
-		p := Peer{
-			Name:     r.name,
-			Port:     int(c.integer(r.port, defaultBGPPort, 1, math.MaxUint16)),
-			AS:       c.as(r.as, b.AS),
-			Password: c.password(r.passwordFile),
-		}
-		p.Attributes = c.peerAttributes(r, p, b, names)
-		if !r.address.present {
-			c.fault(r.child("address"), `is missing; write the address of the peer, such as address = "192.0.2.254"`)
-		}
-		if a, ok := c.address(r.address); ok {
-			p.Address = a
-			first, twice := seen[a]
-			switch {
-			case twice:
-				c.fault(r.address.place, "%s is the address of %s in line %d already; one session with a router is enough", a, first.key, first.line)
-			case a == b.RouterID:
-				c.fault(r.address.place, "%s is this host's own, by bgp.router_id in line %d; write the address of the router", a, bgp.routerID.line)
-			default:
-				seen[a] = r.place
-			}
-		}
-		peers = append(peers, p)
-	}
-	slices.SortFunc(peers, func(x, y Peer) int { return strings.Compare(x.Name, y.Name) })
-	return peers
-}
-
-// peerAttributes are the peer's, and those of [bgp] where it has none.
-func (c *checker) peerAttributes(r *rawPeer, p Peer, b BGP, names communityNames) Attributes {
-	internal := p.AS == b.AS
-	if r.localPreference.ok && !internal {
-		c.fault(r.localPreference.place, "this peer is in AS %d, and only peers in our own, AS %d, are told a local preference; leave it out, or write med or prepend", p.AS, b.AS)
-	}
-	if r.prepend.ok && r.prepend.value > 0 && internal {
-		c.fault(r.prepend.place, "this peer is in our own AS %d and would take the longer path for a loop; leave it out, or write local_preference", b.AS)
-	}
-	return c.attributes(&r.rawAttributes, names).over(b.Attributes)
 }

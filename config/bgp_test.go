@@ -177,6 +177,69 @@ lb4d.toml:15: bgp.next_hops[3]: "fe80::1" is a link-local address; write one tha
 			`address = "192.0.2.253"
 next_hops = ["198.51.100.2"]`,
 			`lb4d.toml:63: service.ssh.vips[0]: 198.51.100.2 is bgp.peer.rr2.next_hops[0] in line 24, and a VIP belongs to no single host; write another address`},
+		{"a peer's hold_time in parts of a second",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+hold_time = "3500ms"`,
+			`lb4d.toml:24: bgp.peer.rr2.hold_time: "3500ms" is not in whole seconds, and BGP knows no others; write "3s" or "4s"`},
+		{"a multihop that is too high",
+			`drain_time = "5s"`,
+			`drain_time = "5s"
+multihop = 256`,
+			`lb4d.toml:15: bgp.multihop: 256 is out of range; write 1 to 255`},
+		{"a multihop that does nothing",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+multihop = 2`,
+			`lb4d.toml:24: bgp.peer.rr2.multihop: this peer is in our own AS 65000 and may be any number of hops away; leave it out, or write ttl_security = true too`},
+		{"a ttl_security in hops",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+ttl_security = 1`,
+			`lb4d.toml:24: bgp.peer.rr2.ttl_security: 1 is an integer; write true or false, without quotes`},
+		{"a passive peer with nowhere to call",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+passive = true`,
+			`lb4d.toml:24: bgp.peer.rr2.passive: the peer has no port to call at; write listen_port = 179 under [bgp], or leave it out`},
+		{"a passive peer with a port to be called at",
+			`listen_port = 0
+graceful_restart = "0s"
+drain_time = "5s"
+communities = ["65000:100"]
+
+[bgp.peer.rr1]`,
+			`listen_port = 179
+
+[bgp.peer.rr1]
+passive = true`,
+			`lb4d.toml:17: bgp.peer.rr1.port: passive = true in line 15 keeps this port from being called; leave one of them out`},
+		{"a source_address of the other family",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+source_address = "2001:db8::1"`,
+			`lb4d.toml:24: bgp.peer.rr2.source_address: "2001:db8::1" cannot call 192.0.2.253, which is of the other address family; write one of the same`},
+		{"a source_address that is the peer's",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+source_address = "192.0.2.253"`,
+			`lb4d.toml:24: bgp.peer.rr2.source_address: "192.0.2.253" is the peer's; write one of this host`},
+		{"a source_address that is a VIP",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+source_address = "198.51.100.1"`,
+			`lb4d.toml:55: service.www.vips[0]: 198.51.100.1 is bgp.peer.rr2.source_address in line 24, and a VIP belongs to no single host; write another address`},
+		{"no families",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+families = []`,
+			`lb4d.toml:24: bgp.peer.rr2.families: the list is empty; write ["ipv4"], ["ipv6"], or leave the key out for both`},
+		{"families that are none, or there twice",
+			`address = "192.0.2.253"`,
+			`address = "192.0.2.253"
+families = ["ipv4", "IPv6", "ipv4"]`,
+			`lb4d.toml:24: bgp.peer.rr2.families[1]: "IPv6" is no address family; write "ipv4" or "ipv6"
+lb4d.toml:24: bgp.peer.rr2.families[2]: "ipv4" is in the list twice; leave one of them out`},
 		{"a local_preference for an external peer",
 			`address = "192.0.2.253"`,
 			`address = "192.0.2.253"

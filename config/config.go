@@ -57,7 +57,11 @@ type HTTP struct {
 type BGP struct {
 	AS       uint32
 	RouterID netip.Addr // an IPv4 address, RFC 4271 section 1.1
-	HoldTime time.Duration
+	// HoldTime, Multihop and TTLSecurity are those of the peers that have none
+	// of their own.
+	HoldTime    time.Duration
+	Multihop    int
+	TTLSecurity bool
 	// ListenPort is the TCP port for sessions that the peer opens; 0: only
 	// call out.
 	ListenPort int
@@ -75,6 +79,19 @@ type Peer struct {
 	Address netip.Addr
 	Port    int // 179 where left out
 	AS      uint32
+	// HoldTime is how long either side may be silent.
+	HoldTime time.Duration
+	// Multihop is how many hops away the peer may be; 1: on a connected
+	// network. It counts for external peers, and with TTLSecurity for all.
+	Multihop int
+	// TTLSecurity is the mechanism of RFC 5082.
+	TTLSecurity bool
+	// Source is the local address of the session, or invalid.
+	Source netip.Addr
+	// Passive leaves it to the peer to call.
+	Passive bool
+	// IPv4 and IPv6 are the address families of the session, at least one.
+	IPv4, IPv6 bool
 	// Password is the TCP MD5 key (RFC 2385), read from password_file.
 	Password Secret
 	// Attributes are the peer's over those of BGP.

@@ -36,10 +36,12 @@ func TestMinimal(t *testing.T) {
 			AS:        65000,
 			RouterID:  netip.MustParseAddr("192.0.2.132"),
 			HoldTime:  6 * time.Second,
+			Multihop:  1,
 			DrainTime: 5 * time.Second,
-			Peers: []Peer{
-				{Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 179, AS: 65000},
-			},
+			Peers: []Peer{{
+				Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 179, AS: 65000,
+				HoldTime: 6 * time.Second, Multihop: 1, IPv4: true, IPv6: true,
+			}},
 		},
 		Pools: []Pool{{
 			Name:          "lb7",
@@ -92,6 +94,8 @@ group = ""
 as = 4200000000
 router_id = "192.0.2.1"
 hold_time = "1m30s"
+multihop = 3
+ttl_security = true
 listen_port = 179
 graceful_restart = "0s"
 drain_time = "0s"
@@ -102,8 +106,8 @@ local_preference = 1
 prepend = 1
 next_hops = ["192.0.2.1", "2001:db8::1"]
 community = { anycast = "65000:7", site-1 = "65000:1:100" }
-peer.b = { address = "2001:db8::b", port = 1179, as = 65001, communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
-peer.a = { address = "192.0.2.250", local_preference = 50, large_communities = ["site-1"] }
+peer.b = { address = "2001:db8::b", port = 1179, as = 65001, hold_time = "9s", multihop = 255, ttl_security = false, families = ["ipv6"], communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
+peer.a = { address = "192.0.2.250", passive = true, source_address = "192.0.2.3", local_preference = 50, large_communities = ["site-1"] }
 
 [pool."lb7.eu"]
 encapsulation = "ipip"
@@ -179,14 +183,23 @@ flags = []
 		StateDir:        "/srv/lb/state",
 		Control:         Control{Socket: "/srv/lb/sock"},
 		BGP: BGP{
-			AS:         4200000000,
-			RouterID:   netip.MustParseAddr("192.0.2.1"),
-			HoldTime:   90 * time.Second,
-			ListenPort: 179,
-			Attributes: attributes,
+			AS:          4200000000,
+			RouterID:    netip.MustParseAddr("192.0.2.1"),
+			HoldTime:    90 * time.Second,
+			Multihop:    3,
+			TTLSecurity: true,
+			ListenPort:  179,
+			Attributes:  attributes,
 			Peers: []Peer{
-				{Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000, Attributes: a},
-				{Name: "b", Address: netip.MustParseAddr("2001:db8::b"), Port: 1179, AS: 65001, Attributes: b},
+				{
+					Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000,
+					HoldTime: 90 * time.Second, Multihop: 3, TTLSecurity: true, Passive: true, Source: netip.MustParseAddr("192.0.2.3"),
+					IPv4: true, IPv6: true, Attributes: a,
+				},
+				{
+					Name: "b", Address: netip.MustParseAddr("2001:db8::b"), Port: 1179, AS: 65001,
+					HoldTime: 9 * time.Second, Multihop: 255, IPv6: true, Attributes: b,
+				},
 			},
 		},
 		Pools: []Pool{
@@ -254,6 +267,8 @@ func TestAccepted(t *testing.T) {
 		{"a timeout as long as the interval", `timeout = "500ms"`, `timeout = "1s"`},
 		{"the shortest hold_time", `hold_time = "6s"`, `hold_time = "3s"`},
 		{"the longest hold_time", `hold_time = "6s"`, `hold_time = "65535s"`},
+		{"a session option on the peer alone", `address = "192.0.2.253"`, "address = \"192.0.2.253\"\nmultihop = 2\nttl_security = true\nhold_time = \"3s\""},
+		{"passive = false without a port to call at", `address = "192.0.2.253"`, "address = \"192.0.2.253\"\npassive = false"},
 		{"the highest as", "as = 65000\nrouter_id", "as = 4294967294\nrouter_id"},
 		{"a listener on all addresses", `"127.0.0.1:9404"`, `":9404"`},
 		{"no listener", `"127.0.0.1:9404"`, `""`},

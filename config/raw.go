@@ -64,6 +64,8 @@ type rawBGP struct {
 	listenPort      number
 	gracefulRestart text
 	drainTime       text
+	multihop        number
+	ttlSecurity     boolean
 	rawAttributes
 	community namedTexts
 	peers     tables[rawPeer, *rawPeer]
@@ -74,6 +76,8 @@ func (r *rawBGP) fields() []field {
 		{"as", &r.as, "65000"},
 		{"router_id", &r.routerID, `"192.0.2.132"`},
 		{"hold_time", &r.holdTime, `"6s"`},
+		{"multihop", &r.multihop, "2"},
+		{"ttl_security", &r.ttlSecurity, "true"},
 		{"listen_port", &r.listenPort, "179"},
 		{"graceful_restart", &r.gracefulRestart, `"0s"`},
 		{"drain_time", &r.drainTime, `"5s"`},
@@ -86,10 +90,16 @@ func (r *rawBGP) fields() []field {
 // rawPeer is [bgp.peer.NAME].
 type rawPeer struct {
 	table
-	address      text
-	port         number
-	as           number
-	passwordFile text
+	address       text
+	port          number
+	as            number
+	passwordFile  text
+	holdTime      text
+	multihop      number
+	ttlSecurity   boolean
+	sourceAddress text
+	passive       boolean
+	families      texts
 	rawAttributes
 }
 
@@ -99,6 +109,12 @@ func (r *rawPeer) fields() []field {
 		{"port", &r.port, "179"},
 		{"as", &r.as, "65000"},
 		{"password_file", &r.passwordFile, `"/etc/lb/rr1.key"`},
+		{"hold_time", &r.holdTime, `"6s"`},
+		{"multihop", &r.multihop, "2"},
+		{"ttl_security", &r.ttlSecurity, "true"},
+		{"source_address", &r.sourceAddress, `"192.0.2.132"`},
+		{"passive", &r.passive, "true"},
+		{"families", &r.families, `["ipv4", "ipv6"]`},
 	}, r.attributeFields())
 }
 

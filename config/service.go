@@ -313,7 +313,7 @@ func (c *checker) taken(file *rawFile, cfg *Config, pools checkedPools) {
 			hosts[a] = p.address.place
 		}
 	}
-	for _, r := range file.nextHops() {
+	for _, r := range append(file.nextHops(), file.sources()...) {
 		if a, err := netip.ParseAddr(r.value); err == nil {
 			hosts[a] = r.place
 		}
