@@ -42,6 +42,15 @@ type Options struct {
 	ListenPort int
 }
 
+// Families are address families; unicast is meant each time.
+type Families uint8
+
+// The families. A peer with none of them is one with both.
+const (
+	IPv4 Families = 1 << iota
+	IPv6
+)
+
 // Peer is one neighbour. Its address is its identity.
 type Peer struct {
 	// Name is what status and log call the peer.
@@ -51,9 +60,24 @@ type Peer struct {
 	// Port is the TCP port that the peer listens on. 0: 179.
 	Port int
 	// AS is the peer's autonomous system. The speaker's own makes the session
-	// internal (iBGP); any other makes it external, and the peer must then be
-	// on a connected network, because packets leave with a TTL of 1.
+	// internal (iBGP), any other external.
 	AS uint32
+	// Passive leaves it to the peer to call. Options.ListenPort is then needed.
+	Passive bool
+	// Source is the local address of the session, of the family of Address.
+	// Calls leave from it, and the peer's calls to another one are refused.
+	// Invalid: any.
+	Source netip.Addr
+	// Multihop is how many hops away the peer may be, 1 to 255; 1 is on a
+	// connected network. It bounds the TTL of packets to external peers, and
+	// with TTLSecurity to all. 0: 1.
+	Multihop int
+	// TTLSecurity is the mechanism of RFC 5082: packets leave with a TTL of
+	// 255, and those that arrive with less than what Multihop hops leave of
+	// that are dropped by the kernel. The peer must do likewise.
+	TTLSecurity bool
+	// Families are those that the session carries. 0: both.
+	Families Families
 	// Password is the TCP MD5 key of RFC 2385, at most 80 bytes. Empty: none.
 	Password string
 	// HoldTime is how long either side may be silent before the session ends,
@@ -113,9 +137,8 @@ type PeerStatus struct {
 	Address netip.Addr
 	AS      uint32
 	// State is the FSM state of RFC 4271 section 8.2.2 in lower case: idle
-	// (stopped), connect (calling, or waiting to call again), opensent,
-	// openconfirm, established. Active, which is to wait for the peer to call,
-	// does not occur yet.
+	// (stopped), connect (calling, or waiting to call again), active (waiting
+	// for a passive peer to call), opensent, openconfirm, established.
 	State string
 	// Since is when State was entered. An attempt that fails does not set
 	// it anew: a peer that refuses every call is in connect since the session

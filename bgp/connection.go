@@ -19,6 +19,7 @@ import (
 const (
 	stateIdle        = "idle"
 	stateConnect     = "connect"
+	stateActive      = "active"
 	stateOpenSent    = "opensent"
 	stateOpenConfirm = "openconfirm"
 	stateEstablished = "established"
@@ -41,7 +42,6 @@ const (
 //
 // GoBGP reads from one goroutine at a time and writes whole messages.
 type connection struct {
-	// The methods that are not overridden below serve GoBGP's socket options.
 	*net.TCPConn
 	// sendHold bounds how long one message may wait for the peer to read,
 	// after the fashion of RFC 9687. Without it a peer that lives and reads
@@ -210,6 +210,22 @@ func (c *connection) SetWriteDeadline(t time.Time) error {
 	c.unbounded = t.IsZero()
 	c.mu.Unlock()
 	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// SyscallConn keeps GoBGP from setting options of the socket, those of when it
+// was told of the peer. They are set before it gets the connection, and some
+// of them again later (session.change). GoBGP notes the error and goes on.
+func (c *connection) SyscallConn() (syscall.RawConn, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// control runs f on the socket.
+func (c *connection) control(f func(fd int) error) error {
+	raw, err := c.TCPConn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, f)
 }
 
 // Close ends the connection. GoBGP closes it whenever a session ends.

@@ -34,14 +34,16 @@ func newNextHops(peers []Peer, skip func(netip.Addr) bool) nextHops {
 	// Unspecified, GoBGP puts the local end of each session in its place.
 	h := nextHops{v4: netip.IPv4Unspecified(), v6: netip.IPv6Unspecified()}
 	for _, p := range peers {
-		if (p.Address.Is4() || p.Address.IsLinkLocalUnicast()) && !p.Attributes.NextHop6.IsValid() {
+		if (p.Address.Is4() || p.Address.IsLinkLocalUnicast()) && p.families()&IPv6 != 0 && !p.Attributes.NextHop6.IsValid() {
 			h.foreign = cmp.Or(h.foreign, p.Address)
 		}
 	}
 	if h.foreign.IsValid() {
 		h.v6 = localAddress(peers, netip.Addr.Is6, skip)
 	}
-	if slices.ContainsFunc(peers, func(p Peer) bool { return p.Address.Is6() && !p.Attributes.NextHop4.IsValid() }) {
+	if slices.ContainsFunc(peers, func(p Peer) bool {
+		return p.Address.Is6() && p.families()&IPv4 != 0 && !p.Attributes.NextHop4.IsValid()
+	}) {
 		if v4 := localAddress(peers, netip.Addr.Is4, skip); v4.IsValid() {
 			h.v4 = v4
 		}

@@ -1,10 +1,15 @@
 package bgp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
 // Why a session is stopped, besides a change of its configuration.
@@ -13,9 +18,10 @@ var (
 	errRemoved  = errors.New("peer removed")
 )
 
-// mustRestart tells what of a change cannot be made while the session is up;
-// nil where all of it can.
-func (p Peer) mustRestart(to Peer) error {
+// mustRestart tells what of a change cannot be made while the session is up,
+// because it is said in an OPEN or stands in every packet; nil where all of it
+// can. local is the session's local address, where there is one.
+func (p Peer) mustRestart(to Peer, local netip.Addr) error {
 	var changed []string
 	note := func(what string, differs bool) {
 		if differs {
@@ -24,11 +30,95 @@ func (p Peer) mustRestart(to Peer) error {
 	}
 	note("AS", p.AS != to.AS)
 	note("hold time", p.HoldTime != to.HoldTime)
-	note("password", p.Password != to.Password)
+	note("address families", p.families() != to.families())
+	// A session that is where it is wanted now need not begin anew.
+	note("source address", p.Source != to.Source && to.Source.IsValid() && to.Source != local)
 	if changed == nil {
 		return nil
 	}
 	return fmt.Errorf("configuration changed: %s", strings.Join(changed, ", "))
+}
+
+// families are those that the session carries.
+func (p Peer) families() Families { return cmp.Or(p.Families, IPv4|IPv6) }
+
+// carries reports whether the session carries a family of GoBGP's.
+func (p Peer) carries(f bgp.Family) bool {
+	if f == bgp.RF_IPv6_UC {
+		return p.families()&IPv6 != 0
+	}
+	return p.families()&IPv4 != 0
+}
+
+// hops are the TTL of packets to the peer, or -1 for that of the system, and
+// the least that packets from it must have, or 0 for any.
+func (p Peer) hops(external bool) (ttl, least int) {
+	n := cmp.Or(p.Multihop, 1)
+	switch {
+	case p.TTLSecurity:
+		return 255, 256 - n
+	case external:
+		return n, 0
+	}
+	return -1, 0
+}
+
+// resting is the state of a session that is not there.
+func (p Peer) resting() string {
+	if p.Passive {
+		return stateActive
+	}
+	return stateConnect
+}
+
+// waiting is why a session is not up that nobody has tried yet.
+func (p Peer) waiting() string {
+	if p.Passive {
+		return "the peer has not called yet"
+	}
+	return ""
+}
+
+// validate tells what is wrong with a peer of a speaker with these options.
+func (p Peer) validate(o Options) error {
+	var errs []error
+	fault := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("setting BGP peer %s: %w", p.Name, fmt.Errorf(format, args...)))
+	}
+	if !p.Address.IsValid() || p.Address.Is4In6() || p.Address.IsUnspecified() || p.Address.IsMulticast() {
+		fault("%s is no address of a peer", p.Address)
+	}
+	if p.Address.IsLinkLocalUnicast() && p.Address.Is6() && p.Address.Zone() == "" {
+		fault("%s is link-local and needs its interface, as in %s%%eth0", p.Address, p.Address)
+	}
+	if p.Port < 0 || p.Port > 65535 {
+		fault("port %d is no port", p.Port)
+	}
+	if p.AS == 0 || p.AS == 1<<32-1 {
+		fault("AS %d is reserved", p.AS)
+	}
+	if p.Passive && o.ListenPort == 0 {
+		fault("it is to call, and there is no port to call at")
+	}
+	if p.Source.IsValid() && (p.Source.Is4() != p.Address.Is4() || p.Source.IsUnspecified() || p.Source.IsMulticast()) {
+		fault("source address %s cannot call %s", p.Source, p.Address)
+	}
+	if p.Multihop < 0 || p.Multihop > 255 {
+		fault("%d hops is not between 1 and 255", p.Multihop)
+	}
+	if p.Families&^(IPv4|IPv6) != 0 {
+		fault("there are no address families %#x", uint8(p.Families))
+	}
+	if len(p.Password) > maxPassword {
+		fault("the password has %d bytes, more than the %d of a TCP MD5 key", len(p.Password), maxPassword)
+	}
+	if p.HoldTime != 0 && (p.HoldTime < 3*time.Second || p.HoldTime > 65535*time.Second) {
+		fault("hold time %s is not between 3s and 65535s", p.HoldTime)
+	}
+	if err := p.Attributes.validate(); err != nil {
+		fault("%w", err)
+	}
+	return errors.Join(errs...)
 }
 
 // equal compares all of two peers.

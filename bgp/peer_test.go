@@ -55,6 +55,7 @@ type remote struct {
 type remoteOptions struct {
 	as        uint32
 	callerAS  uint32 // what it expects of the speaker; 65000 where 0
+	caller    string // where it expects calls from; 127.0.0.1 or ::1 where empty
 	password  string
 	transport *api.Transport
 }
@@ -104,6 +105,9 @@ func startRemoteAt(t *testing.T, address string, port int, o remoteOptions) *rem
 	caller := "127.0.0.1"
 	if r.address.Is6() {
 		caller = "::1"
+	}
+	if o.caller != "" {
+		caller = o.caller
 	}
 	transport := o.transport
 	if transport == nil {

@@ -87,6 +87,11 @@ func TestSetPeersInvalid(t *testing.T) {
 		{with(func(p *Peer) { p.AS = 0 }), "setting BGP peer rr1: AS 0 is reserved"},
 		{with(func(p *Peer) { p.Port = 70000 }), "setting BGP peer rr1: port 70000 is no port"},
 		{with(func(p *Peer) { p.HoldTime = time.Second }), "setting BGP peer rr1: hold time 1s is not between 3s and 65535s"},
+		{with(func(p *Peer) { p.Passive = true }), "setting BGP peer rr1: it is to call, and there is no port to call at"},
+		{with(func(p *Peer) { p.Source = netip.MustParseAddr("::1") }), "setting BGP peer rr1: source address ::1 cannot call 127.0.0.2"},
+		{with(func(p *Peer) { p.Multihop = 256 }), "setting BGP peer rr1: 256 hops is not between 1 and 255"},
+		{with(func(p *Peer) { p.Families = 4 }), "setting BGP peer rr1: there are no address families 0x4"},
+		{with(func(p *Peer) { p.Attributes.LocalPreference = new(uint32(0)) }), "setting BGP peer rr1: local preference 0 is not possible"},
 		{with(func(p *Peer) { p.Password = strings.Repeat("x", 81) }), "setting BGP peer rr1: the password has 81 bytes, more than the 80 of a TCP MD5 key"},
 		{[]Peer{good, {Name: "rr2", Address: good.Address, AS: 1}}, "setting BGP peer rr2: peer rr1 has the same address 127.0.0.2"},
 	} {

@@ -8,8 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +43,8 @@ type session struct {
 	external bool
 	// accepted takes a connection that the peer opened.
 	accepted chan *net.TCPConn
+	// poked has an element after peer has changed.
+	poked chan struct{}
 
 	cancel context.CancelCauseFunc
 	ended  chan struct{}
@@ -71,10 +71,12 @@ func newSession(server *gobgp, log *slog.Logger, changed func(), p Peer, externa
 		peer:     p,
 		external: external,
 		accepted: make(chan *net.TCPConn),
+		poked:    make(chan struct{}, 1),
 		ended:    make(chan struct{}),
-		state:    stateConnect,
+		state:    p.resting(),
 		since:    now,
 		outage:   now,
+		last:     p.waiting(),
 	}
 }
 
@@ -111,6 +113,8 @@ func (s *session) run(ctx context.Context) {
 			}
 			s.set(stateIdle)
 			return
+		case errors.Is(err, errPoked):
+			continue
 		case err != nil:
 			s.down(slog.LevelWarn, err.Error())
 		default:
@@ -128,8 +132,24 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
+// errPoked is why connect did not connect: the peer is another one now.
+var errPoked = errors.New("the peer has changed")
+
 // connect calls the peer, or takes the call of the peer where that comes first.
 func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
+	peer := s.configured()
+	if peer.Passive {
+		s.set(stateActive)
+		select {
+		case tcp := <-s.accepted:
+			return tcp, nil
+		case <-s.poked:
+			return nil, errPoked
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	s.set(stateConnect)
 	type result struct {
 		tcp *net.TCPConn
 		err error
@@ -138,7 +158,7 @@ func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
 	defer cancel()
 	called := make(chan result, 1)
 	go func() {
-		tcp, err := dial(dialing, s.configured(), s.external)
+		tcp, err := dial(dialing, peer, s.external)
 		called <- result{tcp, err}
 	}()
 	select {
@@ -153,17 +173,34 @@ func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
 	}
 }
 
-// wait passes the time until the next call, which the peer's own call ends.
+// wait passes the time until the next call, which the peer's own call ends, and
+// a change of the peer.
 func (s *session) wait(ctx context.Context, d time.Duration) *net.TCPConn {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
+	case <-s.poked:
 	case tcp := <-s.accepted:
 		return tcp
 	}
 	return nil
+}
+
+// take takes a connection that the peer opened, where one is wanted.
+func (s *session) take(tcp *net.TCPConn) error {
+	peer := s.configured()
+	local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+	if peer.Source.IsValid() && peer.Source != local {
+		return fmt.Errorf("it calls %s, not %s", local, peer.Source)
+	}
+	select {
+	case s.accepted <- tcp:
+		return nil
+	default:
+		return errors.New("there is a connection already")
+	}
 }
 
 // serve has GoBGP speak over one connection until that ends or the session is
@@ -179,8 +216,12 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 		hold = defaultHoldTime
 	}
 	c := newConnection(tcp, s.as, hold)
-	s.setCurrent(c)
-	defer s.setCurrent(nil)
+	defer s.letGo()
+	if err := s.hold(c); err != nil {
+		_ = c.Close()
+		s.down(slog.LevelWarn, err.Error())
+		return false
+	}
 	if err := s.server.AddPeer(ctx, &api.AddPeerRequest{Peer: neighbor(peer, hold)}); err != nil {
 		_ = c.Close()
 		s.down(slog.LevelWarn, fmt.Sprintf("adding the peer to GoBGP: %v", err))
@@ -247,8 +288,12 @@ func (s *session) farewell(cause error) {
 
 // neighbor is the peer as GoBGP is told of it.
 func neighbor(p Peer, hold time.Duration) *api.Peer {
-	family := func(f *api.Family) *api.AfiSafi {
-		return &api.AfiSafi{Config: &api.AfiSafiConfig{Family: f, Enabled: true}}
+	var carried []*api.AfiSafi
+	for _, f := range families {
+		if p.carries(f) {
+			carried = append(carried, &api.AfiSafi{Config: &api.AfiSafiConfig{
+				Family: &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}, Enabled: true}})
+		}
 	}
 	return &api.Peer{
 		Conf: &api.PeerConf{
@@ -260,7 +305,7 @@ func neighbor(p Peer, hold time.Duration) *api.Peer {
 			KeepaliveInterval: uint64(max(1, hold/time.Second/3)),
 		}},
 		Transport: &api.Transport{PassiveMode: true}, // the connection comes from here
-		AfiSafis:  []*api.AfiSafi{family(ipv4Unicast), family(ipv6Unicast)},
+		AfiSafis:  carried,
 	}
 }
 
@@ -305,117 +350,6 @@ func (s *session) release(c *connection) {
 func (s *session) remove() {
 	// That the peer is not known is the only error, and what is wanted.
 	_ = s.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: s.address.String()})
-}
-
-// up notes that the session is established.
-func (s *session) up(families []bgp.Family) {
-	s.mu.Lock()
-	log := s.log
-	s.state, s.since, s.last, s.families = stateEstablished, time.Now(), "", families
-	s.mu.Unlock()
-	names := make([]string, 0, len(families))
-	for _, f := range families {
-		names = append(names, f.String())
-	}
-	log.Info("bgp session up", "as", s.as, "families", strings.Join(names, ","))
-	s.changed()
-}
-
-// down notes that the session, or the attempt at one, failed. What failed for
-// the same reason before is not told again.
-func (s *session) down(level slog.Level, reason string) {
-	s.mu.Lock()
-	log, was, before := s.log, s.state, s.last
-	if was == stateEstablished {
-		s.outage = time.Now()
-	}
-	s.state, s.since, s.last, s.families = stateConnect, s.outage, reason, nil
-	s.mu.Unlock()
-	switch {
-	case was == stateEstablished:
-		log.Log(context.Background(), level, "bgp session down", "as", s.as, "reason", reason)
-	case reason != before:
-		log.Log(context.Background(), level, "bgp session not up", "as", s.as, "reason", reason)
-	default:
-		return
-	}
-	s.changed()
-}
-
-// set notes a state on the way.
-func (s *session) set(state string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state != state {
-		s.state, s.since = state, time.Now()
-	}
-}
-
-func (s *session) setCurrent(c *connection) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.current = c
-}
-
-// withdrawals tells, by closing the channel, when the peer has been sent a
-// withdrawal for each of the routes that it has. Nil where there is no session.
-func (s *session) withdrawals(routes []announcement) <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state != stateEstablished || s.current == nil {
-		return nil
-	}
-	n := 0
-	for _, r := range routes {
-		if slices.Contains(s.families, r.family()) {
-			n++
-		}
-	}
-	return s.current.awaitWithdrawals(n)
-}
-
-// configured is the peer as it was last set.
-func (s *session) configured() Peer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.peer
-}
-
-// change makes of the peer another one, from which it differs in nothing that
-// mustRestart names. The export policy for the new one is in force already.
-func (s *session) change(to Peer, log *slog.Logger) {
-	s.mu.Lock()
-	was := s.peer
-	s.peer, s.log = to, log
-	established := s.state == stateEstablished
-	s.mu.Unlock()
-	if was.Attributes.Equal(to.Attributes) {
-		return
-	}
-	// Every route is sent anew, which replaces it (RFC 4271 section 3.1). That
-	// GoBGP does not know the peer is the only error: the next session begins
-	// with the new attributes.
-	err := s.server.ResetPeer(context.Background(), &api.ResetPeerRequest{
-		Address: s.address.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})
-	if err == nil && established {
-		log.Info("bgp routes sent with other attributes", "as", s.as, "attributes", to.Attributes)
-	}
-}
-
-// status is the session's, without the count of routes, and the families to
-// count them by.
-func (s *session) status() (PeerStatus, []bgp.Family) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return PeerStatus{
-		Name:       s.peer.Name,
-		Address:    s.address,
-		AS:         s.as,
-		State:      s.state,
-		Since:      s.since,
-		Attributes: s.peer.Attributes,
-		LastError:  s.last,
-	}, s.families
 }
 
 // await waits for a channel to be closed, for no longer than d.

@@ -23,8 +23,7 @@ const (
 	classControl = 0xc0
 )
 
-// dial calls a peer. The TTL of an external session is 1 from the first packet
-// on, so that it cannot leave the connected network.
+// dial calls a peer. The TTL is right from the first packet on.
 func dial(ctx context.Context, p Peer, external bool) (*net.TCPConn, error) {
 	port := p.Port
 	if port == 0 {
@@ -35,7 +34,10 @@ func dial(ctx context.Context, p Peer, external bool) (*net.TCPConn, error) {
 		KeepAlive: -1, // BGP has its own
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			return control(raw, func(fd int) error {
-				if err := setTraffic(fd, p.Address, external); err != nil {
+				if err := setClass(fd, p.Address); err != nil {
+					return err
+				}
+				if err := setHops(fd, p, external); err != nil {
 					return err
 				}
 				if p.Password == "" {
@@ -47,6 +49,9 @@ func dial(ctx context.Context, p Peer, external bool) (*net.TCPConn, error) {
 	}
 	// The MD5 option is unknown to MPTCP sockets.
 	d.SetMultipathTCP(false)
+	if p.Source.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.Source, 0))
+	}
 	conn, err := d.DialContext(ctx, network(p.Address), netip.AddrPortFrom(p.Address, uint16(port)).String())
 	if err != nil {
 		return nil, dialError(err, p.Password != "")
@@ -81,8 +86,15 @@ func listen(port int) ([]*net.TCPListener, error) {
 		config := net.ListenConfig{
 			KeepAlive: -1,
 			Control: func(_, _ string, raw syscall.RawConn) error {
-				// What it accepts inherits the class. The TTL GoBGP sets later.
-				return control(raw, func(fd int) error { return setTraffic(fd, local, false) })
+				// What it accepts inherits the class, and another TTL when it
+				// is known whose it is. Until then a peer with TTL security
+				// must be able to take the answer to its call.
+				return control(raw, func(fd int) error {
+					if err := setClass(fd, local); err != nil {
+						return err
+					}
+					return setHops(fd, Peer{Address: local, TTLSecurity: true, Multihop: 255}, false)
+				})
 			},
 		}
 		config.SetMultipathTCP(false)
@@ -140,26 +152,38 @@ func setPassword(fd int, peer netip.Addr, password string) error {
 		address := peer.As16()
 		copy(sig.Addr.Data[6:], address[:]) // after the port and the flow label
 	}
-	if err := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig); err != nil {
+	err := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig)
+	if err != nil && (password != "" || !errors.Is(err, unix.ENOENT)) {
 		return &optionError{"setting the TCP MD5 key", err}
 	}
 	return nil
 }
 
-// setTraffic sets the class of the packets to a peer and how far they may go.
-func setTraffic(fd int, peer netip.Addr, external bool) error {
-	level, class, hops := unix.IPPROTO_IP, unix.IP_TOS, unix.IP_TTL
+// setClass sets the class of packets to a peer.
+func setClass(fd int, peer netip.Addr) error {
+	level, class := unix.IPPROTO_IP, unix.IP_TOS
 	if peer.Is6() {
-		level, class, hops = unix.IPPROTO_IPV6, unix.IPV6_TCLASS, unix.IPV6_UNICAST_HOPS
+		level, class = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
 	}
 	if err := unix.SetsockoptInt(fd, level, class, classControl); err != nil {
 		return &optionError{"setting the traffic class", err}
 	}
-	if !external {
-		return nil
+	return nil
+}
+
+// setHops sets how far packets to a peer go, and from how far those from it may
+// come.
+func setHops(fd int, p Peer, external bool) error {
+	level, to, from := unix.IPPROTO_IP, unix.IP_TTL, unix.IP_MINTTL
+	if p.Address.Is6() {
+		level, to, from = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, unix.IPV6_MINHOPCOUNT
 	}
-	if err := unix.SetsockoptInt(fd, level, hops, 1); err != nil {
+	ttl, least := p.hops(external)
+	if err := unix.SetsockoptInt(fd, level, to, ttl); err != nil {
 		return &optionError{"setting the TTL", err}
+	}
+	if err := unix.SetsockoptInt(fd, level, from, least); err != nil {
+		return &optionError{"setting the least TTL", err}
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestListenError(t *testing.T) {
@@ -46,40 +48,66 @@ func TestDialError(t *testing.T) {
 	}
 }
 
-// An external session must not leave the connected network, and each is marked
-// as control traffic.
+// How far packets go is right from the first one on, and each is marked as
+// control traffic.
 func TestDialOptions(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.2:0")
+	listeners, err := listen(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	for _, l := range listeners {
+		defer l.Close()
+	}
 	for _, test := range []struct {
-		external bool
-		ttl      int
-	}{{true, 1}, {false, 64}} {
-		p := Peer{Address: netip.MustParseAddr("127.0.0.2"), Port: l.Addr().(*net.TCPAddr).Port}
-		tcp, err := dial(context.Background(), p, test.external)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = tcp.Close() }()
-		raw, err := tcp.SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := control(raw, func(fd int) error {
-			ttl, err := syscall.GetsockoptInt(fd, syscall.IPPROTO_IP, syscall.IP_TTL)
+		name       string
+		peer       Peer
+		external   bool
+		ttl, least int
+	}{
+		{"external", Peer{}, true, 1, 0},
+		{"external, 3 hops", Peer{Multihop: 3}, true, 3, 0},
+		{"internal", Peer{}, false, 64, 0},
+		{"internal, 3 hops", Peer{Multihop: 3}, false, 64, 0},
+		{"TTL security", Peer{TTLSecurity: true}, false, 255, 255},
+		{"TTL security, 3 hops", Peer{TTLSecurity: true, Multihop: 3}, true, 255, 253},
+	} {
+		for i, address := range []string{"127.0.0.2", "::1"} {
+			p := test.peer
+			p.Address = netip.MustParseAddr(address)
+			p.Port = listeners[i].Addr().(*net.TCPAddr).Port
+			tcp, err := dial(context.Background(), p, test.external)
 			if err != nil {
-				return err
+				t.Fatal(err)
 			}
-			tos, err := syscall.GetsockoptInt(fd, syscall.IPPROTO_IP, syscall.IP_TOS)
-			if ttl != test.ttl || tos != classControl {
-				t.Errorf("external %v: TTL %d, TOS %#x", test.external, ttl, tos)
+			defer func() { _ = tcp.Close() }()
+			if ttl, least, class := options(t, tcp); ttl != test.ttl || least != test.least || class != classControl {
+				t.Errorf("%s, %s: TTL %d, least %d, class %#x", test.name, address, ttl, least, class)
 			}
-			return err
-		}); err != nil {
-			t.Fatal(err)
 		}
 	}
+}
+
+// options are the TTL, the least TTL and the class of a connection.
+func options(t *testing.T, tcp *net.TCPConn) (ttl, least, class int) {
+	t.Helper()
+	level, names := unix.IPPROTO_IP, []int{unix.IP_TTL, unix.IP_MINTTL, unix.IP_TOS}
+	if tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Is6() {
+		level, names = unix.IPPROTO_IPV6, []int{unix.IPV6_UNICAST_HOPS, unix.IPV6_MINHOPCOUNT, unix.IPV6_TCLASS}
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values [3]int
+	if err := control(raw, func(fd int) error {
+		for i, name := range names {
+			if values[i], err = unix.GetsockoptInt(fd, level, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return values[0], values[1], values[2]
 }

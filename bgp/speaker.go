@@ -121,9 +121,8 @@ func (s *Speaker) accept(l *net.TCPListener) {
 			_ = tcp.Close()
 			continue
 		}
-		select {
-		case session.accepted <- tcp:
-		default:
+		if err := session.take(tcp); err != nil {
+			s.log.Debug("bgp connection refused", "address", remote, "reason", err)
 			_ = tcp.Close()
 		}
 	}
@@ -139,7 +138,7 @@ func (s *Speaker) accept(l *net.TCPListener) {
 // Nothing changes when one of the peers is not valid. SetPeers returns when the
 // goodbyes are said, which takes a second or so where a peer reads nothing.
 func (s *Speaker) SetPeers(peers []Peer) error {
-	if err := validatePeers(peers); err != nil {
+	if err := s.validatePeers(peers); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -163,7 +162,7 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 		if !ok {
 			return errRemoved
 		}
-		return session.configured().mustRestart(p)
+		return session.configured().mustRestart(p, session.local())
 	})
 	s.peers = canonical
 	// The policy and the table first: a new session must not begin with the
@@ -188,14 +187,18 @@ func (s *Speaker) setPeer(p Peer) error {
 	s.sessionsMu.RLock()
 	present := s.sessions[p.Address]
 	s.sessionsMu.RUnlock()
+	password := ""
 	if present != nil {
-		present.change(p, log)
-		return nil
+		password = present.configured().Password
 	}
-	if p.Password != "" {
+	if p.Password != password {
 		if err := s.setListenPassword(p.Address, p.Password); err != nil {
 			return err
 		}
+	}
+	if present != nil {
+		present.change(p, log)
+		return nil
 	}
 	session := newSession(s.server, log, s.changed, p, p.AS != s.options.AS)
 	s.sessionsMu.Lock()
@@ -205,38 +208,15 @@ func (s *Speaker) setPeer(p Peer) error {
 	return nil
 }
 
-func validatePeers(peers []Peer) error {
+func (s *Speaker) validatePeers(peers []Peer) error {
 	var errs []error
 	seen := map[netip.Addr]string{}
 	for _, p := range peers {
-		fault := func(format string, args ...any) {
-			errs = append(errs, fmt.Errorf("setting BGP peer %s: %w", p.Name, fmt.Errorf(format, args...)))
-		}
-		if !p.Address.IsValid() || p.Address.Is4In6() || p.Address.IsUnspecified() || p.Address.IsMulticast() {
-			fault("%s is no address of a peer", p.Address)
-		}
-		if p.Address.IsLinkLocalUnicast() && p.Address.Is6() && p.Address.Zone() == "" {
-			fault("%s is link-local and needs its interface, as in %s%%eth0", p.Address, p.Address)
-		}
+		errs = append(errs, p.validate(s.options))
 		if other, ok := seen[p.Address]; ok {
-			fault("peer %s has the same address %s", other, p.Address)
+			errs = append(errs, fmt.Errorf("setting BGP peer %s: peer %s has the same address %s", p.Name, other, p.Address))
 		}
 		seen[p.Address] = p.Name
-		if p.Port < 0 || p.Port > 65535 {
-			fault("port %d is no port", p.Port)
-		}
-		if p.AS == 0 || p.AS == 1<<32-1 {
-			fault("AS %d is reserved", p.AS)
-		}
-		if len(p.Password) > maxPassword {
-			fault("the password has %d bytes, more than the %d of a TCP MD5 key", len(p.Password), maxPassword)
-		}
-		if p.HoldTime != 0 && (p.HoldTime < 3*time.Second || p.HoldTime > 65535*time.Second) {
-			fault("hold time %s is not between 3s and 65535s", p.HoldTime)
-		}
-		if err := p.Attributes.validate(); err != nil {
-			fault("%w", err)
-		}
 	}
 	return errors.Join(errs...)
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"lb4d/bgp"
 	"lb4d/config"
 	"lb4d/l4"
 	"lb4d/plan"
@@ -236,19 +235,6 @@ func mustGo(vips []plan.VIP, announced map[netip.Addr]bool) bool {
 // only are those of the VIPs that are announced now.
 func only(vips []plan.VIP, announced map[netip.Addr]bool) []plan.VIP {
 	return slices.DeleteFunc(slices.Clone(vips), func(v plan.VIP) bool { return !announced[v.Addr] })
-}
-
-// peersOf are the sessions that the configuration asks for.
-func peersOf(cfg *config.Config) []bgp.Peer {
-	var peers []bgp.Peer
-	for _, p := range cfg.BGP.Peers {
-		peers = append(peers, bgp.Peer{
-			Name: p.Name, Address: p.Address, Port: p.Port, AS: p.AS,
-			Password: string(p.Password), HoldTime: cfg.BGP.HoldTime,
-			Attributes: bgp.Attributes(p.Attributes),
-		})
-	}
-	return peers
 }
 
 // oneLine writes an error on one line.
