@@ -50,8 +50,9 @@ bin/tools/golangci-lint:
 	GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
 ## install: the programs, the unit and its user, for the host it runs on.
-PREFIX ?= /usr
+PREFIX := /usr
 install: build
+	install -d -m 0755 $(DESTDIR)/etc/lb
 	install -D -m 0755 bin/lb4d  $(DESTDIR)$(PREFIX)/sbin/lb4d
 	install -D -m 0755 bin/lbctl $(DESTDIR)$(PREFIX)/bin/lbctl
 	install -D -m 0644 packaging/systemd/lb4d.service $(DESTDIR)/lib/systemd/system/lb4d.service

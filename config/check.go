@@ -11,6 +11,9 @@ const (
 	minInterval = 100 * time.Millisecond
 	maxInterval = time.Hour
 	minTimeout  = 10 * time.Millisecond
+	// A start waits for every first answer, and the service manager does not
+	// wait for ever for a start.
+	maxTimeout = 30 * time.Second
 	// maxRun bounds rise and fall.
 	maxRun = 100
 	// maxRequest bounds the path of a check, in bytes, so that every server
@@ -73,7 +76,7 @@ func (c *checker) rhythm(r *rawCheck) (interval, timeout time.Duration) {
 		}
 		return interval, defaultTimeout
 	}
-	timeout, ok := c.tryDuration(r.timeout, defaultTimeout, minTimeout, maxInterval)
+	timeout, ok := c.tryDuration(r.timeout, defaultTimeout, minTimeout, maxTimeout)
 	if sure && ok && timeout > interval {
 		c.fault(r.timeout.place, "%s is longer than the interval of %s; write at most %q", quote(r.timeout.value), spell(interval), spell(interval))
 	}

@@ -125,9 +125,19 @@ func (b *builder) offset(piece []byte) (int, bool) {
 	return at, true
 }
 
+// maxParts bounds the parts of a dotted key. Each key below a table repeats
+// the table's parts, so that a file of long ones would take a time that is the
+// square of its size.
+const maxParts = 64
+
 // keyOf is the parts of an expression's key and the line of the last of them.
+// A key with too many is a fault, and cut off.
 func (b *builder) keyOf(e *unstable.Node) (parts []string, line int) {
 	for it := e.Key(); it.Next(); {
+		if len(parts) == maxParts {
+			b.fault(placeOf(parts, line), "has more than %d parts; no key of lb4d has more than five", maxParts)
+			break
+		}
 		parts = append(parts, string(it.Node().Data))
 		line = b.line(int(it.Node().Raw.Offset))
 	}

@@ -92,14 +92,21 @@ func (c *checker) config(raw *rawFile) *Config {
 	return cfg
 }
 
+// readTimeout bounds the wait for a pipe that is given as configuration.
+const readTimeout = 5 * time.Second
+
 // read is the beginning of a file: at most one byte more than most, by which
 // the caller knows that it is too large.
 func read(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
+	// Without O_NONBLOCK a named pipe that nobody writes to would hold the
+	// daemon's loop at a reload; with it such a pipe reads as empty.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	// Regular files know no deadline and need none.
+	_ = f.SetReadDeadline(time.Now().Add(readTimeout))
 	return io.ReadAll(io.LimitReader(f, most+1))
 }
 

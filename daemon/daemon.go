@@ -106,8 +106,13 @@ type Daemon struct {
 	report   reporter
 	counters control.Counters
 	cfgFile  control.ConfigFile
-	settled  bool      // a pass has been carried out
-	unread   int       // passes in a row that could not read the kernel's table
+	settled  bool // a pass has been carried out
+	// unreadSince is since when no pass could read the kernel as a whole; zero:
+	// the last one could.
+	unreadSince time.Time
+	// readyDue tells that the service manager waits to hear READY=1: at the
+	// start, and after each reload.
+	readyDue bool
 	stopping time.Time // when the daemon was asked to stop
 }
 
@@ -254,6 +259,10 @@ func (d *Daemon) loop(ctx context.Context) error {
 				continue
 			}
 		case <-d.opts.Reload:
+			if !d.stopping.IsZero() {
+				d.log.Info("reload ignored, lb4d is stopping")
+				continue
+			}
 			d.reload()
 		case <-done:
 			done = nil
@@ -286,7 +295,7 @@ func (d *Daemon) stop() {
 // that can fail comes before anything live is touched.
 func (d *Daemon) reload() {
 	d.opts.Notify(reloading())
-	defer d.opts.Notify("READY=1")
+	d.readyDue = true
 	if err := d.tryReload(); err != nil {
 		d.counters.ReloadsFailed++
 		d.cfgFile.Error, d.cfgFile.ErrorAt = oneLine(err), time.Now()
@@ -308,7 +317,6 @@ func (d *Daemon) tryReload() error {
 		return err
 	}
 	if cfg.HTTP.Listen != d.cfg.HTTP.Listen {
-		d.show = d.control.Publish
 		if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
 			return err
 		}

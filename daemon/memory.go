@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"lb4d/plan"
 )
@@ -63,26 +65,49 @@ func recall(dir string) (memory, error) {
 		leavingSince:  map[plan.Leaver]time.Time{},
 		undrained:     map[plan.MemberName]time.Time{},
 	}
-	info, err := os.Stat(m.path)
+	f, err := readState(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
 	if err != nil {
-		return m, fmt.Errorf("reading state: %w", err)
-	}
-	if info.Size() > maxStateFile {
-		return m, fmt.Errorf("reading state: %s has %d bytes, more than %d", m.path, info.Size(), maxStateFile)
-	}
-	data, err := os.ReadFile(m.path)
-	if err != nil {
-		return m, fmt.Errorf("reading state: %w", err)
-	}
-	var f stateFile
-	if err := json.Unmarshal(data, &f); err != nil {
-		return m, fmt.Errorf("reading state: %s: %w", m.path, err)
+		// The next save would write over it; what it holds may be wanted.
+		aside := m.path + ".bad"
+		if os.Rename(m.path, aside) == nil {
+			return m, fmt.Errorf("reading state: %w: begun anew, the file is kept as %s", err, aside)
+		}
+		return m, fmt.Errorf("reading state: %w: begun anew", err)
 	}
 	m.owned, m.drains = f.VIPs, restored(f.Drains)
 	return m, nil
+}
+
+// readState reads the state file. What is no regular file could hold a start
+// up for ever.
+func readState(path string) (stateFile, error) {
+	var f stateFile
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return f, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return f, err
+	case !info.Mode().IsRegular():
+		return f, fmt.Errorf("%s is no regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxStateFile+1))
+	switch {
+	case err != nil:
+		return f, err
+	case len(data) > maxStateFile:
+		return f, fmt.Errorf("%s has more than %d bytes", path, maxStateFile)
+	}
+	if err := json.Unmarshal(data, &f); err != nil {
+		return stateFile{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
 }
 
 // own replaces the owned VIPs, on disk first, and only where they changed or
@@ -109,17 +134,24 @@ func (m *memory) save(drains map[plan.MemberName]plan.Drain) error {
 		return fmt.Errorf("writing state: %w", err)
 	}
 	if err := renameio.WriteFile(m.path, data.Bytes(), 0o644); err != nil {
-		return fmt.Errorf("writing state: %w", err)
+		// Without the name of the temporary file, which is another one each
+		// time: the same fault is told once.
+		var op *fs.PathError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return fmt.Errorf("writing state to %s: %w", m.path, err)
 	}
 	m.unsaved = false
 	return nil
 }
 
-// note takes in what the pass found announced and has decided.
-func (m *memory) note(now time.Time, configured, announced map[netip.Addr]bool, decision plan.Decision) {
+// note takes in what the pass has found announced and left announced, and what
+// was decided.
+func (m *memory) note(now time.Time, configured, found, announced map[netip.Addr]bool, decision plan.Decision) {
 	m.forwarding = decision.Forwarding
 	leaving := decision.Leaving
-	for vip := range announced {
+	for vip := range found {
 		if !configured[vip] {
 			m.lastAnnounced[vip] = now
 		}

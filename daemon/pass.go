@@ -15,10 +15,10 @@ import (
 	"lb4d/tunnel"
 )
 
-// maxUnread is how many passes in a row may fail to read the kernel's table
-// before the routes are withdrawn. One that fails proves nothing of the
-// forwarding, and all hosts could meet the same fault at once.
-const maxUnread = 3
+// maxUnread is how long the kernel's table and addresses may be impossible to
+// read before the routes are withdrawn. A reading that fails proves nothing of
+// the forwarding, and all hosts could meet the same fault at once.
+const maxUnread = 3 * time.Second
 
 // pass observes, decides and applies once. It returns when the decision
 // changes by the mere passing of time; zero: never.
@@ -51,11 +51,6 @@ func (d *Daemon) pass() (again time.Time) {
 
 	listed, err := d.table.List()
 	note(err)
-	if err != nil {
-		d.unread++
-	} else {
-		d.unread = 0
-	}
 	obs.Listed = listed
 	decision = plan.Decide(d.cfg, obs)
 	vips := decision.VIPs
@@ -64,23 +59,30 @@ func (d *Daemon) pass() (again time.Time) {
 	case waiting:
 		// Nothing may be touched yet. Each check answers or times out, so
 		// the wait is bounded.
-	case d.unread > 0:
-		vips = d.withoutTable(decision, announced, err)
+	case err != nil:
+		vips = d.unread(begin, decision, announced, err)
 		announced = d.announce(vips, note)
 	default:
-		listed, vips = d.apply(decision, configured, listed, note)
+		listed, vips, err = d.apply(decision, configured, listed, note)
+		if err != nil {
+			note(err)
+			vips = d.unread(begin, decision, announced, err)
+		} else {
+			d.unreadSince = time.Time{}
+		}
 		announced = d.announce(vips, note)
 		// The routes stand before the first session is up, so that the peers'
 		// first view is the whole one.
 		note(d.peers.SetPeers(peersOf(d.cfg)))
-		if !d.settled {
-			d.settled = true
+		d.settled = true
+		if d.readyDue && d.stopping.IsZero() {
+			d.readyDue = false
 			defer d.opts.Notify("READY=1")
 		}
 	}
 
 	d.count(announced)
-	d.memory.note(begin, configured, announced, decision)
+	d.memory.note(begin, configured, obs.Announced, announced, decision)
 
 	d.counters.Passes++
 	if len(errs) > 0 {
@@ -108,8 +110,9 @@ func (d *Daemon) observe(now time.Time) plan.Observations {
 }
 
 // apply makes the kernel equal to the decision and reads it back: it returns
-// the table that is there then, and the VIPs that it bears out.
-func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, listed l4.Table, note func(error)) (l4.Table, []plan.VIP) {
+// the table that is there then, and the VIPs that it bears out. An error is that
+// of a reading, without which nothing is known; those of operations go to note.
+func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, listed l4.Table, note func(error)) (l4.Table, []plan.VIP, error) {
 	// Owned before added: should the process die in between, the next one
 	// knows whose they are.
 	note(d.memory.own(slices.AppendSeq(slices.Clone(d.memory.owned), maps.Keys(configured))))
@@ -121,37 +124,34 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 	}
 	d.counters.KernelWrites += uint64(len(changes))
 
-	written := 0
+	addresses, err := d.host.Addresses()
+	if err != nil {
+		return listed, nil, err
+	}
+	// A VIP that is local and has no service is answered by this host itself,
+	// with resets. So one that goes ceases to be local before its services
+	// go, and one that comes is local after they have come.
+	coming, going := split(tunnel.DiffAddresses(addresses, decision.Addresses))
+	written := d.move(going, note)
 	ops := l4.Diff(d.ours(listed), decision.Table)
 	if len(ops) > 0 {
 		applied, err := d.table.Apply(ops)
 		note(err)
 		written += applied
-		tell(d.log, "ipvs", ops, applied)
 	}
-	// After the table: a VIP that is local and has no service yet would be
-	// answered by this host itself, with resets.
-	addresses, err := d.host.Addresses()
-	note(err)
-	if moves := tunnel.DiffAddresses(addresses, decision.Addresses); len(moves) > 0 && err == nil {
-		applied, err := d.host.ApplyAddresses(moves)
-		note(err)
-		written += applied
-		tell(d.log, "host", moves, applied)
-	}
+	d.report.tell(d.log, "ipvs", sentences(ops))
+	written += d.move(coming, note)
 	d.counters.KernelWrites += uint64(written)
 
 	if len(ops) > 0 {
-		after, err := d.table.List()
-		if err != nil {
-			note(err)
-			d.unread++
-			return listed, d.withoutTable(decision, d.memory.announced, err)
+		if listed, err = d.table.List(); err != nil {
+			return nil, nil, err
 		}
-		listed = after
 	}
-	if addresses, err = d.host.Addresses(); err != nil {
-		note(err)
+	if len(coming)+len(going) > 0 {
+		if addresses, err = d.host.Addresses(); err != nil {
+			return listed, nil, err
+		}
 	}
 
 	// Owned until it is gone from the kernel.
@@ -160,7 +160,35 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 		owned = append(owned, s.VIP)
 	}
 	note(d.memory.own(owned))
-	return listed, decision.Verify(listed, addresses)
+	return listed, decision.Verify(listed, addresses), nil
+}
+
+// split parts the operations on addresses into those that add and those that
+// remove.
+func split(ops []tunnel.AddressOp) (coming, going []tunnel.AddressOp) {
+	for _, op := range ops {
+		if op.Remove {
+			going = append(going, op)
+		} else {
+			coming = append(coming, op)
+		}
+	}
+	return coming, going
+}
+
+// move carries out operations on addresses and returns how many succeeded.
+func (d *Daemon) move(ops []tunnel.AddressOp, note func(error)) int {
+	what := "host"
+	if len(ops) > 0 && ops[0].Remove {
+		what = "host, removals"
+	}
+	d.report.tell(d.log, what, sentences(ops))
+	if len(ops) == 0 {
+		return 0
+	}
+	applied, err := d.host.ApplyAddresses(ops)
+	note(err)
+	return applied
 }
 
 // ours are the services on VIPs that this daemon owns. All others belong to
@@ -175,16 +203,20 @@ func (d *Daemon) ours(table l4.Table) l4.Table {
 	return ours
 }
 
-// withoutTable is what becomes of the VIPs while the kernel's table cannot be
-// read: nothing new is announced, and what is announced stays for maxUnread
-// passes, unless it was to be withdrawn anyway.
-func (d *Daemon) withoutTable(decision plan.Decision, announced map[netip.Addr]bool, err error) []plan.VIP {
+// unread is what becomes of the VIPs while the kernel cannot be read: nothing
+// new is announced, and what is announced stays for maxUnread, unless it was to
+// be withdrawn anyway.
+func (d *Daemon) unread(now time.Time, decision plan.Decision, announced map[netip.Addr]bool, err error) []plan.VIP {
+	if d.unreadSince.IsZero() {
+		d.unreadSince = now
+	}
+	patient := now.Sub(d.unreadSince) < maxUnread
 	vips := slices.Clone(decision.VIPs)
 	for i, v := range vips {
-		if v.State == plan.Withdrawn || (announced[v.Addr] && d.unread < maxUnread) {
+		if v.State == plan.Withdrawn || (announced[v.Addr] && patient) {
 			continue
 		}
-		vips[i].State, vips[i].Reason = plan.Withdrawn, "the kernel's table cannot be read: "+oneLine(err)
+		vips[i].State, vips[i].Reason = plan.Withdrawn, "the kernel cannot be read: "+oneLine(err)
 	}
 	return vips
 }

@@ -31,16 +31,18 @@ type world struct {
 	journal []string
 	log     strings.Builder
 
-	tableNow   l4.Table
-	addresses  []netip.Addr
-	routesNow  []bgp.Route
-	statuses   map[health.Target]health.Status
-	file       maintenance.State
-	status     *control.Status
-	notified   []string
-	failList   error
-	failApply  func(l4.Op) error
-	failRoutes error
+	tableNow  l4.Table
+	addresses []netip.Addr
+	routesNow []bgp.Route
+	statuses  map[health.Target]health.Status
+	file      maintenance.State
+	status    *control.Status
+	notified  []string
+	failList  error
+	// failAddresses fails the listing of the addresses.
+	failAddresses error
+	failApply     func(l4.Op) error
+	failRoutes    error
 }
 
 func (w *world) did(format string, args ...any) {
@@ -118,7 +120,12 @@ func (w *world) change(op l4.Op) {
 	}
 }
 
-func (w *world) Addresses() ([]netip.Addr, error) { return slices.Clone(w.addresses), nil }
+func (w *world) Addresses() ([]netip.Addr, error) {
+	if w.failAddresses != nil {
+		return nil, w.failAddresses
+	}
+	return slices.Clone(w.addresses), nil
+}
 
 func (w *world) ApplyAddresses(ops []tunnel.AddressOp) (int, error) {
 	for _, op := range ops {
@@ -214,7 +221,7 @@ func newWorld(t *testing.T, cfg *config.Config) (*world, *Daemon) {
 	d := &Daemon{
 		opts: Options{Notify: func(s string) { w.notified = append(w.notified, s) }},
 		log:  slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{ReplaceAttr: noTime})),
-		cfg:  cfg, wake: make(chan struct{}, 1), started: time.Now(),
+		cfg:  cfg, wake: make(chan struct{}, 1), readyDue: true, started: time.Now(),
 		requests: make(chan request, maxRequests), ended: make(chan struct{}),
 		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w,
 		sysctls: func([]tunnel.Sysctl) ([]tunnel.SysctlChange, error) { return nil, nil },
@@ -320,11 +327,14 @@ edit service 198.51.100.2:80/tcp scheduler mh flags mh-fallback,mh-port (was sch
 add address 198.51.100.2/32 to lb-vips
 announce 198.51.100.2/32
 `)
-		time.Sleep(plan.Linger)
+		time.Sleep(plan.Linger / 2)
+		d.pass()
+		expect(t, "the old VIP within its linger", w.since(), "")
+		time.Sleep(plan.Linger / 2)
 		d.pass()
 		expect(t, "the old VIP after its linger", w.since(), `
-delete service 198.51.100.1:80/tcp
 remove address 198.51.100.1/32 from lb-vips
+delete service 198.51.100.1:80/tcp
 `)
 	})
 }
@@ -410,28 +420,43 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestUnreadableTable: one failed listing changes nothing, lasting ones
-// withdraw.
-func TestUnreadableTable(t *testing.T) {
-	cfg := parse(t, leastConfig)
-	w, d := newWorld(t, cfg)
-	w.are(cfg, health.Up)
-	d.pass()
-	w.since()
+// TestUnreadable: a reading of the kernel that fails changes nothing, one that
+// goes on failing withdraws, however many passes there are meanwhile.
+func TestUnreadable(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		fail func(*world, error)
+	}{
+		{"the table", func(w *world, err error) { w.failList = err }},
+		{"the addresses", func(w *world, err error) { w.failAddresses = err }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := parse(t, leastConfig)
+				w, d := newWorld(t, cfg)
+				w.are(cfg, health.Up)
+				d.pass()
+				w.since()
 
-	w.failList = errors.New("interrupted system call")
-	for range maxUnread - 1 {
-		d.pass()
+				tt.fail(w, errors.New("no buffer space available"))
+				for range 10 {
+					d.pass()
+				}
+				time.Sleep(maxUnread - time.Millisecond)
+				d.pass()
+				expect(t, "while it may pass", w.since(), "")
+				time.Sleep(time.Millisecond)
+				d.pass()
+				expect(t, "when it lasts", w.since(), "withdraw 198.51.100.1/32")
+				if got, want := w.status.VIPs[0].Reason, "withdrawn: the kernel cannot be read: no buffer space available"; got != want {
+					t.Errorf("reason %q, want %q", got, want)
+				}
+				tt.fail(w, nil)
+				d.pass()
+				expect(t, "when it is over", w.since(), "announce 198.51.100.1/32")
+			})
+		})
 	}
-	expect(t, "while it may pass", w.since(), "")
-	d.pass()
-	expect(t, "when it lasts", w.since(), "withdraw 198.51.100.1/32")
-	if got, want := w.status.VIPs[0].Reason, "withdrawn: the kernel's table cannot be read: interrupted system call"; got != want {
-		t.Errorf("reason %q, want %q", got, want)
-	}
-	w.failList = nil
-	d.pass()
-	expect(t, "when it is over", w.since(), "announce 198.51.100.1/32")
 }
 
 // TestDrain: with a drain time, GRACEFUL_SHUTDOWN goes first, on maintenance

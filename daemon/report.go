@@ -18,6 +18,7 @@ import (
 
 // reporter tells of changes once: it keeps what was told last.
 type reporter struct {
+	issued   map[string]map[string]bool // operations of the last pass, by kind
 	vips     map[netip.Addr]toldVIP
 	services map[string]toldService
 	errors   []string
@@ -46,17 +47,37 @@ func few(all []string) string {
 	return strings.Join(all, " ")
 }
 
-// tell logs operations that were issued to the kernel.
-func tell[T fmt.Stringer](log *slog.Logger, what string, ops []T, applied int) {
-	for _, op := range ops[:min(len(ops), maxNamed)] {
-		log.Info(what + ": " + op.String())
+// tell logs operations that are issued to the kernel. Those that the pass before
+// issued as well, because they fail or because another hand takes them back,
+// are told once; why they fail is told by tellErrors.
+func (r *reporter) tell(log *slog.Logger, what string, ops []string) {
+	var fresh []string
+	now := make(map[string]bool, len(ops))
+	for _, op := range ops {
+		now[op] = true
+		if !r.issued[what][op] {
+			fresh = append(fresh, op)
+		}
 	}
-	if len(ops) > maxNamed {
-		log.Info(what+": further operations", "count", len(ops)-maxNamed)
+	for _, op := range fresh[:min(len(fresh), maxNamed)] {
+		log.Info(what + ": " + op)
 	}
-	if applied < len(ops) {
-		log.Warn(what+": operations failed, to be tried again", "failed", len(ops)-applied)
+	if len(fresh) > maxNamed {
+		log.Info(what+": further operations", "count", len(fresh)-maxNamed)
 	}
+	if r.issued == nil {
+		r.issued = map[string]map[string]bool{}
+	}
+	r.issued[what] = now
+}
+
+// sentences are the operations in words.
+func sentences[T fmt.Stringer](ops []T) []string {
+	out := make([]string, 0, len(ops))
+	for _, op := range ops {
+		out = append(out, op.String())
+	}
+	return out
 }
 
 // tellVIPs logs the VIPs whose state changed, those with one new state and one
@@ -150,7 +171,10 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	now := obs.Now
 	texts := make([]string, 0, len(errs))
 	for _, err := range errs {
-		texts = append(texts, oneLine(err))
+		// One fault may be met twice in a pass.
+		if text := oneLine(err); !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
 	}
 	d.report.tellServices(d.log, now, decision.Services)
 	d.report.tellVIPs(d.log, now, vips)
@@ -276,8 +300,8 @@ func summary(st *control.Status, waiting int) string {
 	if st.State == "starting" {
 		return fmt.Sprintf("starting: waiting for the first answer of %d checks", waiting)
 	}
-	announced, up, members, drained, established := 0, 0, map[string]bool{}, map[string]bool{}, 0
-	var why map[string]bool = map[string]bool{}
+	announced, established := 0, 0
+	up, drained, why := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, v := range st.VIPs {
 		if v.Announced {
 			announced++
@@ -286,12 +310,19 @@ func summary(st *control.Status, waiting int) string {
 		}
 	}
 	for _, m := range st.Members {
-		members[m.Address] = true
-		if m.State == health.Up.String() {
-			up++
+		// A member is up where all its addresses are.
+		name := m.Pool + "/" + m.Name
+		if other, seen := up[name]; !seen || other {
+			up[name] = m.State == health.Up.String()
 		}
 		if m.Drained != nil {
-			drained[m.Pool+"/"+m.Name] = true
+			drained[name] = true
+		}
+	}
+	membersUp := 0
+	for _, is := range up {
+		if is {
+			membersUp++
 		}
 	}
 	for _, p := range st.Peers {
@@ -300,7 +331,7 @@ func summary(st *control.Status, waiting int) string {
 		}
 	}
 	s := fmt.Sprintf("%d of %d VIPs announced to %d of %d peers, %d of %d members up",
-		announced, len(st.VIPs), established, len(st.Peers), up, len(members))
+		announced, len(st.VIPs), established, len(st.Peers), membersUp, len(up))
 	if len(drained) > 0 {
 		s += fmt.Sprintf(", %d drained by the operator", len(drained))
 	}

@@ -87,7 +87,7 @@ func (d *Daemon) answer(c change) *control.DrainAnswer {
 	a := &control.DrainAnswer{
 		Host: d.shown.Host, Pool: c.name.Pool, Member: c.name.Member,
 		Changed: c.changed, Was: showDrain(c.was), Drained: showDrain(c.now),
-		InEffect: d.settled && d.unread == 0,
+		InEffect: d.settled && d.unreadSince.IsZero(),
 		Warnings: c.warnings, Errors: d.shown.Errors,
 	}
 	for _, m := range d.shown.Members {

@@ -189,6 +189,8 @@ type planner struct {
 	obs    Observations
 	listed map[l4.Key]l4.Service
 	d      Decision
+	// unanswered counts the first answers that are missing, by pool.
+	unanswered map[string]int
 }
 
 func index(table l4.Table) map[l4.Key]l4.Service {
@@ -208,14 +210,19 @@ func (p *planner) changesAt(t time.Time) {
 
 // members lists every probed address with its state in words.
 func (p *planner) members() {
+	weights := map[MemberName]int{}
+	for _, pool := range p.cfg.Pools {
+		for _, m := range pool.Members {
+			weights[MemberName{pool.Name, m.Name}] = m.Weight
+		}
+	}
+	p.unanswered = map[string]int{}
 	for target := range Targets(p.cfg) {
-		pool, _ := p.cfg.Pool(target.Pool)
-		i := slices.IndexFunc(pool.Members, func(m config.Member) bool { return m.Name == target.Member })
 		m := Member{
 			Target:           target,
 			Status:           p.obs.Health[target],
 			State:            p.state(target),
-			ConfiguredWeight: pool.Members[i].Weight,
+			ConfiguredWeight: weights[MemberName{target.Pool, target.Member}],
 		}
 		if drain, ok := p.obs.Drains[MemberName{target.Pool, target.Member}]; ok {
 			m.Drain = &drain
@@ -230,6 +237,7 @@ func (p *planner) members() {
 		case health.Unknown:
 			m.Reason = "unknown: no answer to the first check yet"
 			p.d.Waiting++
+			p.unanswered[target.Pool]++
 		}
 		switch {
 		case m.Drain == nil:

@@ -20,6 +20,11 @@ type family struct {
 	// fallen tells that the service is known not to forward: then restore
 	// counts, and not the quorum.
 	fallen bool
+	// unanswered are the members whose first check has not answered yet.
+	// Of a service that forwards they are not held against it: a reload that
+	// brings members in, or all of them anew, is no failure.
+	unanswered int
+	was        bool // the service is known to forward
 }
 
 // needed is how many members must be up for the service to forward.
@@ -30,7 +35,23 @@ func (f family) needed() int {
 	return f.quorum
 }
 
-func (f family) forwarding() bool { return f.up >= f.needed() }
+func (f family) forwarding() bool { return f.up >= f.needed() || f.held() }
+
+// held tells that the service goes on only because it is not known yet how
+// some of its members are.
+func (f family) held() bool {
+	return f.was && f.up < f.quorum && f.up+f.unanswered >= f.quorum
+}
+
+// inKernel is how many destinations must be seen to take new flows before the
+// service's VIPs are announced. A member that has not answered has none of its
+// own yet, unless it was found there.
+func (f family) inKernel() int {
+	if f.held() {
+		return max(1, f.quorum-f.unanswered)
+	}
+	return f.quorum
+}
 
 // ServiceFamily names what has a quorum of its own: a service in one address
 // family.
@@ -56,7 +77,6 @@ func (p *planner) services() {
 			if !slices.ContainsFunc(s.VIPs, func(vip netip.Addr) bool { return vip.Is6() == f.is6 }) {
 				continue
 			}
-			unknown := false
 			for _, m := range pool.Members {
 				addr := memberAddr(m, f.is6)
 				if !addr.IsValid() {
@@ -67,11 +87,13 @@ func (p *planner) services() {
 				if p.state(target) == health.Up {
 					f.up++
 				}
-				unknown = unknown || p.obs.Health[target].State == health.Unknown
+				if p.obs.Health[target].State == health.Unknown {
+					f.unanswered++
+				}
 			}
 			f.quorum = s.Quorum.Of(f.members)
 			f.restore = max(f.quorum, s.QuorumRestore.Of(f.members))
-			p.edge(s.Name, &f, unknown)
+			p.edge(s.Name, &f)
 			out.families = append(out.families, f)
 		}
 		worst := slices.MinFunc(out.families, func(a, b family) int { return (a.up - a.needed()) - (b.up - b.needed()) })
@@ -84,14 +106,14 @@ func (p *planner) services() {
 
 // edge chooses which of the two numbers counts for a service in one family,
 // and notes for the next decision where it stands now.
-func (p *planner) edge(service string, f *family, unknown bool) {
+func (p *planner) edge(service string, f *family) {
 	key := ServiceFamily{Service: service, IPv6: f.is6}
 	was, known := p.obs.Forwarding[key]
-	f.fallen = known && !was
+	f.fallen, f.was = known && !was, known && was
 	switch {
 	case f.forwarding():
 		p.d.Forwarding[key] = true
-	case !unknown:
+	case f.unanswered == 0:
 		p.d.Forwarding[key] = false
 	case known: // while members have not answered, nothing new is known
 		p.d.Forwarding[key] = was
@@ -106,6 +128,9 @@ func (s Service) reason(f family) string {
 		if other.up != f.up || other.members != f.members || other.forwarding() != f.forwarding() {
 			in = " over " + f.name
 		}
+	}
+	if f.held() {
+		return fmt.Sprintf("%s goes on while %s of %d%s %s not answered yet", s.Config.Name, count(f.unanswered, "member"), f.members, in, have(f.unanswered))
 	}
 	if f.forwarding() {
 		return fmt.Sprintf("%s forwards to %d of %d members%s", s.Config.Name, f.up, f.members, in)
@@ -127,4 +152,11 @@ func memberAddr(m config.Member, is6 bool) netip.Addr {
 		return m.Address6
 	}
 	return m.Address
+}
+
+func have(n int) string {
+	if n == 1 {
+		return "has"
+	}
+	return "have"
 }

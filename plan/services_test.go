@@ -82,7 +82,7 @@ func TestQuorumEdges(t *testing.T) {
 			name: "members replaced by a reload: while they have not answered nothing is concluded", cfg: fourMembers(config.Quorum{Members: 3}),
 			history: []moment{
 				{"a up, b up, c up, d up", "announced: www forwards to 4 of 4 members"},
-				{"a unknown, b unknown, c unknown, d unknown", "withdrawn: www has 0 of 4 members up, quorum 1"},
+				{"a unknown, b unknown, c unknown, d unknown", "announced: www goes on while 4 members of 4 have not answered yet"},
 				{"a down, b up, c down, d down", "announced: www forwards to 1 of 4 members"},
 			},
 		},

@@ -112,13 +112,15 @@ func (p *planner) destinations(key l4.Key, pool config.Pool) []l4.Destination {
 	})
 
 	var wanted []l4.Destination
-	members := map[netip.Addr]bool{}
+	members, unanswered := map[netip.Addr]bool{}, false
 	for _, m := range pool.Members {
 		addr := memberAddr(m, key.VIP.Is6())
 		if !addr.IsValid() {
 			continue
 		}
 		members[addr] = true
+		unanswered = unanswered ||
+			p.obs.Health[health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}].State == health.Unknown
 		found, isListed := listed[addr]
 		weight, keep := p.weight(pool, m, addr, found, isListed, anyUp)
 		if keep {
@@ -128,7 +130,7 @@ func (p *planner) destinations(key l4.Key, pool config.Pool) []l4.Destination {
 			})
 		}
 	}
-	return append(wanted, p.leaving(key, members)...)
+	return append(wanted, p.leaving(key, members, unanswered)...)
 }
 
 // weight tells which weight a member's destination should have now, and
@@ -166,13 +168,23 @@ func (p *planner) weight(pool config.Pool, m config.Member, addr netip.Addr, fou
 }
 
 // leaving are the listed destinations of a service that the configuration no
-// longer has, at weight 0, as long as they carry flows.
-func (p *planner) leaving(key l4.Key, members map[netip.Addr]bool) []l4.Destination {
+// longer has, at weight 0, as long as they carry flows. While members have not
+// answered yet they stay as they are: a reload may bring in a whole new set,
+// and until that is known to work the old one carries the traffic.
+func (p *planner) leaving(key l4.Key, members map[netip.Addr]bool, unanswered bool) []l4.Destination {
 	var out []l4.Destination
 	for _, d := range p.listed[key].Destinations {
 		// A destination of another tool on our VIP, not reached through a
 		// tunnel or on another port, carries no flow that we could keep.
-		if members[d.Addr] || d.Encapsulation == l4.None || d.Port != key.Port || d.ActiveConns+d.InactiveConns == 0 {
+		if members[d.Addr] || d.Encapsulation == l4.None || d.Port != key.Port {
+			continue
+		}
+		if unanswered {
+			d.FullWeight = l4.UnknownWeight
+			out = append(out, d)
+			continue
+		}
+		if d.ActiveConns+d.InactiveConns == 0 {
 			continue
 		}
 		leaver := Leaver{Service: key, Addr: d.Addr}

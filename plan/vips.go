@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"lb4d/bgp"
-	"lb4d/config"
-	"lb4d/health"
 	"lb4d/l4"
 	"lb4d/maintenance"
 )
@@ -47,17 +45,27 @@ func (p *planner) route(vip netip.Addr, services []Service) (VIPState, string) {
 			return Withdrawn, s.reason(f)
 		}
 	}
-	if !p.obs.Stopping.IsZero() {
-		return p.drain(vip, p.obs.Stopping.Add(p.cfg.BGP.DrainTime), "lb4d is stopping")
-	}
-	if m := p.obs.Maintenance; m.Present {
-		return p.drain(vip, m.Since.Add(p.cfg.BGP.DrainTime), maintenanceReason(m))
+	if asked, reason := p.askedOut(); !asked.IsZero() {
+		return p.drain(vip, asked.Add(p.cfg.BGP.DrainTime), reason)
 	}
 	var reasons []string
 	for _, s := range services {
 		reasons = append(reasons, s.reason(s.in(vip)))
 	}
 	return Announced, strings.Join(reasons, ", ")
+}
+
+// askedOut is when somebody first wanted all VIPs out, and why; zero: nobody
+// does. A stop during maintenance does not begin the drain anew.
+func (p *planner) askedOut() (since time.Time, reason string) {
+	m, stopping := p.obs.Maintenance, p.obs.Stopping
+	if m.Present {
+		since, reason = m.Since, maintenanceReason(m)
+	}
+	if !stopping.IsZero() && (since.IsZero() || stopping.Before(since)) {
+		since, reason = stopping, "lb4d is stopping"
+	}
+	return since, reason
 }
 
 // drain is the state of a VIP that somebody wants out: as long as drain_time
@@ -81,11 +89,11 @@ func maintenanceReason(m maintenance.State) string {
 
 // waiting counts the members behind the services that have not answered yet.
 func (p *planner) waiting(services []Service) int {
-	n := 0
-	for _, m := range p.d.Members {
-		if m.Status.State == health.Unknown &&
-			slices.ContainsFunc(services, func(s Service) bool { return s.Config.Pool == m.Pool }) {
-			n++
+	n, seen := 0, map[string]bool{}
+	for _, s := range services {
+		if !seen[s.Config.Pool] {
+			seen[s.Config.Pool] = true
+			n += p.unanswered[s.Config.Pool]
 		}
 	}
 	return n
@@ -104,42 +112,60 @@ func count(n int, noun string) string {
 // announce second.
 func (d *Decision) Verify(listed l4.Table, addresses []netip.Addr) []VIP {
 	have := index(listed)
+	want := map[netip.Addr][]l4.Service{}
+	for _, s := range d.Table {
+		want[s.VIP] = append(want[s.VIP], s)
+	}
+	local := make(map[netip.Addr]bool, len(addresses))
+	for _, a := range addresses {
+		local[a] = true
+	}
+	quorum := map[l4.Key]int{}
+	for _, s := range d.Services {
+		for _, vip := range s.Config.VIPs {
+			for _, port := range s.Config.Ports {
+				quorum[l4.Key{VIP: vip, Port: port.Number, Protocol: protocol(port)}] = s.in(vip).inKernel()
+			}
+		}
+	}
+
 	vips := slices.Clone(d.VIPs)
 	for i, v := range vips {
 		if v.State == Withdrawn {
 			continue
 		}
-		if fault := d.fault(v.Addr, have, addresses); fault != "" {
+		fault := ""
+		if !local[v.Addr] {
+			fault = "the VIP is not a local address"
+		}
+		for _, s := range want[v.Addr] {
+			if fault == "" {
+				fault = missing(s, have, quorum[s.Key])
+			}
+		}
+		if fault != "" {
 			vips[i].State, vips[i].Reason = Withdrawn, fault
 		}
 	}
 	return vips
 }
 
-func (d *Decision) fault(vip netip.Addr, have map[l4.Key]l4.Service, addresses []netip.Addr) string {
-	if !slices.Contains(addresses, vip) {
-		return "the VIP is not a local address"
+// missing tells what the kernel lacks of a wanted service; empty: nothing.
+func missing(want l4.Service, have map[l4.Key]l4.Service, quorum int) string {
+	got, ok := have[want.Key]
+	if !ok {
+		return fmt.Sprintf("%s is not in the kernel's table", want.Key)
 	}
-	for _, want := range d.Table {
-		if want.VIP != vip {
-			continue
+	if got.Scheduler != want.Scheduler || got.Flags != want.Flags {
+		return fmt.Sprintf("%s has scheduler %s in the kernel, want %s", want.Key, scheduler(got), scheduler(want))
+	}
+	if carrying := carrying(got); carrying < quorum {
+		take := "take"
+		if carrying == 1 {
+			take = "takes"
 		}
-		got, ok := have[want.Key]
-		if !ok {
-			return fmt.Sprintf("%s is not in the kernel's table", want.Key)
-		}
-		if got.Scheduler != want.Scheduler || got.Flags != want.Flags {
-			return fmt.Sprintf("%s has scheduler %s in the kernel, want %s", want.Key, scheduler(got), scheduler(want))
-		}
-		carrying, quorum := carrying(got), d.quorum(vip, want.Key)
-		if carrying < quorum {
-			take := "take"
-			if carrying == 1 {
-				take = "takes"
-			}
-			return fmt.Sprintf("%s has %s in the kernel that %s new flows, quorum %d",
-				want.Key, count(carrying, "destination"), take, quorum)
-		}
+		return fmt.Sprintf("%s has %s in the kernel that %s new flows, quorum %d",
+			want.Key, count(carrying, "destination"), take, quorum)
 	}
 	return ""
 }
@@ -157,16 +183,4 @@ func carrying(s l4.Service) int {
 		}
 	}
 	return n
-}
-
-// quorum is the quorum of the service that owns the key.
-func (d *Decision) quorum(vip netip.Addr, key l4.Key) int {
-	for _, s := range d.Services {
-		if slices.Contains(s.Config.VIPs, vip) && slices.ContainsFunc(s.Config.Ports, func(p config.Port) bool {
-			return p.Number == key.Port && protocol(p) == key.Protocol
-		}) {
-			return s.in(vip).quorum
-		}
-	}
-	return 1
 }

@@ -77,6 +77,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 	}()
 
+	// USR2 will hand over to a new process without a withdrawal. Until it does,
+	// it must not end this one without a withdrawal either.
+	usr2 := make(chan os.Signal, 1)
+	signal.Notify(usr2, syscall.SIGUSR2)
+	go func() {
+		for range usr2 {
+			log.Warn("USR2 ignored: handing over is not available in this version; use systemctl restart lb4d")
+		}
+	}()
+
 	watchdog, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("watchdog not set", "err", err)
