@@ -10,7 +10,7 @@
 // [NewTopology] is pure: from sizes it makes every address, route and
 // configuration file. [Up] brings that to life in the kernel it runs in, which
 // must have IPVS; the kernel package finds or boots one. [Lab] is then asked
-// and acted upon by tests and scenarios. [Serve] and [Client] carry a few verbs
+// and acted upon by tests and scenarios. [Serve] and [Do] carry a few verbs
 // between a command and a lab that is inside another kernel.
 package lab
 

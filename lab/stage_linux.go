@@ -16,11 +16,12 @@ import (
 const (
 	// waitForEvent bounds the wait for anything that a scenario waits for.
 	waitForEvent = 20 * time.Second
-	// stallAfter is when a user without a byte gives up, in scenarios.
-	stallAfter = 3 * time.Second
+	// stallAfter is when a user without a byte gives up, in scenarios. Less
+	// would take a pause of the whole machine for a fault.
+	stallAfter = 5 * time.Second
 	// aftermath is how long broken requests may take to show: whatever an
 	// event cut off without a word has stalled by then.
-	aftermath = stallAfter + time.Second
+	aftermath = stallAfter + 500*time.Millisecond
 	// pollEvery is how often IPVS tables are read where a scenario waits for
 	// one, since there is nothing to subscribe to. It is the error of what is measured
 	// so, and reading more often would slow down what is measured.
