@@ -130,7 +130,7 @@ func aptGet(ctx context.Context, args ...string) error {
 		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-q", "-o", "DPkg::Lock::Timeout=60"}, args...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
 		cmd.Stdout, cmd.Stderr = &out, &out
-		// TERM lets dpkg end the package it is at; KILL would leave it half done.
+		// INT lets dpkg end the package it is at; KILL would leave it half done.
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		cmd.WaitDelay = time.Minute
 		err := cmd.Run()

@@ -13,6 +13,9 @@ import (
 // pass through, output comes as it is written, and files named by -test flags
 // (a coverage profile, say) are the host's own. When ctx ends the program
 // gets TERM and after five seconds all is killed.
+//
+// Programs built with -race do not run in User-Mode Linux: the detector wants
+// more address space than the 512 GiB that a process has there.
 func TestExec(ctx context.Context, args []string, stdout, stderr io.Writer) (int, error) {
 	command := append([]string(nil), args...)
 	if len(command) == 0 {

@@ -79,8 +79,6 @@ func one(t *testing.T, ctx context.Context, o Options) KindResult {
 }
 
 func TestOutcomes(t *testing.T) {
-	closed := listen(t)
-	closed.Close()
 	pattern := func(n int) string {
 		b := make([]byte, n)
 		fill(b, 0)
@@ -110,7 +108,7 @@ func TestOutcomes(t *testing.T) {
 		{name: "no chunk", target: misbehave(t, say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n")), want: Wrong},
 		{name: "chunked", target: misbehave(t, say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Pattern: 1\r\n\r\n2\r\n\x00\x01\r\n0\r\n\r\n")), want: Completed},
 		{name: "until the end", target: misbehave(t, say("HTTP/1.0 200 OK\r\nx-pattern: 1\r\n\r\n"+pattern(5000))), want: Completed},
-		{name: "no listener", target: target(closed), want: Refused},
+		{name: "no listener", target: listenBacklog(t, -1), want: Refused},
 		{name: "reset before the answer", target: misbehave(t, func(c *net.TCPConn) { c.SetLinger(0) }), want: Reset},
 		{name: "reset in the body", target: misbehave(t, func(c *net.TCPConn) {
 			say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")(c)

@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// listenBacklog opens a port whose queue holds backlog + 1 connections.
+// listenBacklog opens a port whose queue holds backlog + 1 connections, or
+// takes one on which nobody listens where backlog is negative.
 func listenBacklog(t *testing.T, backlog int) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -27,8 +28,10 @@ func listenBacklog(t *testing.T, backlog int) netip.AddrPort {
 	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Listen(fd, backlog); err != nil {
-		t.Fatal(err)
+	if backlog >= 0 {
+		if err := syscall.Listen(fd, backlog); err != nil {
+			t.Fatal(err)
+		}
 	}
 	sa, err := syscall.Getsockname(fd)
 	if err != nil {
