@@ -147,6 +147,7 @@ func withoutNull(st *Status) *Status {
 	for i := range out.Services {
 		out.Services[i].VIPs = list(out.Services[i].VIPs)
 		out.Services[i].Ports = list(out.Services[i].Ports)
+		out.Services[i].Tables = slices.Clone(out.Services[i].Tables)
 	}
 	out.Members = list(st.Members)
 	out.Peers = list(st.Peers)

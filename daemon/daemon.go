@@ -104,6 +104,7 @@ type Daemon struct {
 
 	memory   memory
 	report   reporter
+	tables   map[l4.Key]knownTable // of the services in the status
 	counters control.Counters
 	cfgFile  control.ConfigFile
 	settled  bool      // a pass has been carried out
