@@ -86,6 +86,9 @@ func (s *Server) changes(o Options) *http.ServeMux {
 	if o.Undrain != nil {
 		mux.HandleFunc("POST /v1/undrain", serveDrain(o.Undrain))
 	}
+	if o.Explain != nil {
+		mux.HandleFunc("POST /v1/explain", serveQuestion(o.Explain))
+	}
 	return mux
 }
 

@@ -31,6 +31,8 @@ type Options struct {
 	// asked as it is, any other error as the daemon's own fault. Nil: there
 	// is no such request.
 	Drain, Undrain func(ctx context.Context, r DrainRequest) (*DrainAnswer, error)
+	// Explain answers POST /v1/explain. It changes nothing; otherwise as Drain.
+	Explain func(ctx context.Context, r ExplainRequest) (*ExplainAnswer, error)
 	// Log gets warnings on the socket's group and on broken handlers; nil:
 	// nobody does.
 	Log *slog.Logger

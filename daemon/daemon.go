@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"lb4d/bgp"
@@ -105,6 +106,7 @@ type Daemon struct {
 	memory   memory
 	report   reporter
 	tables   map[l4.Key]knownTable // of the services in the status
+	seen     atomic.Pointer[view]  // what the last pass has left
 	counters control.Counters
 	cfgFile  control.ConfigFile
 	settled  bool      // a pass has been carried out
@@ -165,7 +167,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	d.sysctls = tunnel.ApplySysctls
 	if d.control, err = control.Listen(control.Options{
 		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
-		Drain: d.Drain, Undrain: d.Undrain,
+		Drain: d.Drain, Undrain: d.Undrain, Explain: d.Explain,
 	}); err != nil {
 		return nil, err
 	}
