@@ -33,6 +33,8 @@ type Options struct {
 	Drain, Undrain func(ctx context.Context, r DrainRequest) (*DrainAnswer, error)
 	// Explain answers POST /v1/explain. It changes nothing; otherwise as Drain.
 	Explain func(ctx context.Context, r ExplainRequest) (*ExplainAnswer, error)
+	// Plan answers POST /v1/plan, as Explain does.
+	Plan func(ctx context.Context, r PlanRequest) (*PlanAnswer, error)
 	// Log gets warnings on the socket's group and on broken handlers; nil:
 	// nobody does.
 	Log *slog.Logger

@@ -15,26 +15,29 @@ import (
 // answered from. It is never changed, so that questions are answered beside
 // the loop and cannot hold it up.
 type view struct {
-	host      string
-	cfg       *config.Config
-	obs       plan.Observations
-	decision  plan.Decision
-	vips      []plan.VIP
-	listed    l4.Table // all that the kernel has on VIPs of ours
-	announced map[netip.Addr]bool
-	settled   bool
-	unread    bool
+	host     string
+	cfg      *config.Config
+	obs      plan.Observations // as the next pass will find it
+	decision plan.Decision
+	vips     []plan.VIP
+	listed   l4.Table // all that the kernel has on VIPs of ours
+	settled  bool
+	unread   bool
 }
 
 // keep has questions answered from what the pass has left.
 func (d *Daemon) keep(decision plan.Decision, vips []plan.VIP, listed l4.Table, obs plan.Observations, announced map[netip.Addr]bool) {
 	// The memory goes on changing these.
 	obs.LastAnnounced, obs.LeavingSince = maps.Clone(obs.LastAnnounced), maps.Clone(obs.LeavingSince)
-	d.seen.Store(&view{
-		host: d.shown.Host, cfg: d.cfg, obs: obs, decision: decision,
-		vips: slices.Clone(vips), listed: d.ours(listed), announced: maps.Clone(announced),
+	view := &view{
+		host: d.shown.Host, cfg: d.cfg, decision: decision,
+		vips: slices.Clone(vips), listed: d.ours(listed),
 		settled: d.settled, unread: d.unread > 0,
-	})
+	}
+	// As the next pass will find it.
+	obs.Listed, obs.Announced, obs.Forwarding = view.listed, maps.Clone(announced), decision.Forwarding
+	view.obs = obs
+	d.seen.Store(view)
 }
 
 // view is what the last pass has left, or why nothing can be told from that.
