@@ -26,6 +26,9 @@ const maxOperations = 200
 func (d *Daemon) Plan(ctx context.Context, r control.PlanRequest) (*control.PlanAnswer, error) {
 	d.planning.Lock()
 	defer d.planning.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err // the one who asked has waited for the others in vain
+	}
 	if len(r.Config) > control.MaxConfig {
 		return nil, refuse(http.StatusRequestEntityTooLarge, "the configuration has %d bytes: the most is %d", len(r.Config), control.MaxConfig)
 	}

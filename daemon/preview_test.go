@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -149,6 +152,37 @@ func TestPlanComesTrue(t *testing.T) {
 		w.are(d.cfg, health.Up)
 		d.pass()
 		expect(t, "done", w.since(), strings.Join(a.Operations, "\n"))
+	})
+}
+
+// TestQuestionsBesideTheLoop: questions are answered while the loop works, and
+// nobody trips over the other.
+func TestQuestionsBesideTheLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, d := announcing(t, named)
+		var asking sync.WaitGroup
+		for range 4 {
+			asking.Go(func() {
+				for range 10 {
+					if _, err := d.Plan(t.Context(), control.PlanRequest{Config: named}); err != nil {
+						t.Error(err)
+					}
+					if _, err := d.Explain(t.Context(), control.ExplainRequest{Client: "203.0.113.7:40000", Service: "198.51.100.1:80"}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for range 10 {
+			drain(t, d, "lb7-1", "new disk")
+			undrain(t, d, "lb7-1")
+		}
+		asking.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := d.Plan(ctx, control.PlanRequest{Config: named}); !errors.Is(err, context.Canceled) {
+			t.Errorf("for one who has left: got %v, want that nothing is computed", err)
+		}
 	})
 }
 
