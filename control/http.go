@@ -30,10 +30,11 @@ const (
 // daemon makes a pass at least every second, so that many were missed.
 const StaleAfter = 30 * time.Second
 
-// boundedServer serves h within the bounds.
+// boundedServer serves h within the bounds. How large a request may be, h
+// knows.
 func boundedServer(h http.Handler, log *slog.Logger) *http.Server {
 	srv := &http.Server{
-		Handler:           http.MaxBytesHandler(h, maxBodyBytes),
+		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -78,7 +79,7 @@ func (s *Server) routes() *http.ServeMux {
 
 // changes are the routes of the unix socket: what may be read, and the POST
 // requests.
-func (s *Server) changes(o Options) *http.ServeMux {
+func (s *Server) changes(o Options) http.Handler {
 	mux := s.routes()
 	if o.Drain != nil {
 		mux.HandleFunc("POST /v1/drain", serveDrain(o.Drain))
@@ -86,7 +87,17 @@ func (s *Server) changes(o Options) *http.ServeMux {
 	if o.Undrain != nil {
 		mux.HandleFunc("POST /v1/undrain", serveDrain(o.Undrain))
 	}
-	return mux
+	if o.Explain != nil {
+		mux.HandleFunc("POST /v1/explain", serveQuestion(o.Explain))
+	}
+	small := http.MaxBytesHandler(mux, maxBodyBytes)
+	if o.Plan == nil {
+		return small
+	}
+	large := http.NewServeMux()
+	large.Handle("/", small)
+	large.Handle("POST /v1/plan", http.MaxBytesHandler(serveQuestion(o.Plan), maxPlanBytes))
+	return large
 }
 
 // encode is st as JSON with a newline at its end.

@@ -75,7 +75,7 @@ func (s *Server) replace(old *tcpServer, addr string) (net.Listener, error) {
 }
 
 func (s *Server) serveTCP(addr string, l net.Listener) *tcpServer {
-	t := &tcpServer{addr: addr, listener: l, server: boundedServer(s.routes(), s.log)}
+	t := &tcpServer{addr: addr, listener: l, server: boundedServer(http.MaxBytesHandler(s.routes(), maxBodyBytes), s.log)}
 	s.serve(t.server, l)
 	return t
 }

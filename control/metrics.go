@@ -81,6 +81,7 @@ var (
 	serviceMembers    = gauge("service_members", "Members in the service's pool.", "service")
 	serviceChange     = gauge("service_last_change_timestamp_seconds", "When the service began or ceased to forward.", "service")
 	servicePool       = gauge("service_pool_info", "Which pool the service sends to; always 1.", "service", "pool")
+	serviceTable      = gauge("service_fingerprint_info", "The fingerprint of the Maglev table that the kernel has for a VIP and port; always 1. Hosts that differ send flows to different members.", "vip", "port", "protocol", "fingerprint")
 
 	memberState    = gauge("member_state", "1 for the state that the member is in: unknown, up, draining or down.", "pool", "member", "address", "state")
 	memberChange   = gauge("member_last_change_timestamp_seconds", "When the member entered its state.", "pool", "member", "address")
@@ -196,6 +197,11 @@ func (e emitter) service(s *Service) {
 	e.put(serviceMembers, float64(s.Members), s.Name)
 	e.time(serviceChange, s.Since, s.Name)
 	e.put(servicePool, 1, s.Name, s.Pool)
+	for _, t := range s.Tables {
+		if t.Fingerprint != "" {
+			e.put(serviceTable, 1, t.VIP, strconv.Itoa(int(t.Port)), t.Protocol, t.Fingerprint)
+		}
+	}
 }
 
 func (e emitter) member(m *Member) {

@@ -49,7 +49,10 @@ func fixture() *Status {
 			{Address: "2001:db8::c633:6401", State: "withdrawn", Reason: "withdrawn: www has 0 of 4 members up\nquorum 1", Since: at, Services: []string{}},
 		},
 		Services: []Service{
-			{Name: "www", Forwarding: true, Since: at, VIPs: []string{"198.51.100.1"}, Ports: []string{"80/tcp"}, Pool: "lb7", Up: 1, Quorum: 1, QuorumRestore: 1, Members: 4},
+			{Name: "www", Forwarding: true, Since: at, VIPs: []string{"198.51.100.1"}, Ports: []string{"80/tcp"}, Pool: "lb7", Up: 1, Quorum: 1, QuorumRestore: 1, Members: 4, Tables: []Table{
+				{VIP: "198.51.100.1", Port: 80, Protocol: "tcp", Fingerprint: "5f3a9c21-8bd04e77"},
+				{VIP: "2001:db8::c633:6401", Port: 80, Protocol: "tcp", Error: "which slots a member has is unknown"},
+			}},
 			{Name: "www-udp", Reason: "1 of 4 members up, quorum 2", Since: at, VIPs: []string{}, Ports: []string{}, Pool: "lb7", Up: 1, Quorum: 2, QuorumRestore: 3, Members: 4},
 		},
 		Members: []Member{member, down, draining, unknown},

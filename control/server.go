@@ -31,6 +31,10 @@ type Options struct {
 	// asked as it is, any other error as the daemon's own fault. Nil: there
 	// is no such request.
 	Drain, Undrain func(ctx context.Context, r DrainRequest) (*DrainAnswer, error)
+	// Explain answers POST /v1/explain. It changes nothing; otherwise as Drain.
+	Explain func(ctx context.Context, r ExplainRequest) (*ExplainAnswer, error)
+	// Plan answers POST /v1/plan, as Explain does.
+	Plan func(ctx context.Context, r PlanRequest) (*PlanAnswer, error)
 	// Log gets warnings on the socket's group and on broken handlers; nil:
 	// nobody does.
 	Log *slog.Logger
@@ -147,6 +151,7 @@ func withoutNull(st *Status) *Status {
 	for i := range out.Services {
 		out.Services[i].VIPs = list(out.Services[i].VIPs)
 		out.Services[i].Ports = list(out.Services[i].Ports)
+		out.Services[i].Tables = slices.Clone(out.Services[i].Tables)
 	}
 	out.Members = list(st.Members)
 	out.Peers = list(st.Peers)

@@ -6,7 +6,11 @@
 // with one another.
 package control
 
-import "time"
+import (
+	"net"
+	"strconv"
+	"time"
+)
 
 // Status is all that the daemon tells of itself, as GET /v1/status answers
 // it. Times are RFC 3339; every "reason" is the same sentence that the log
@@ -83,6 +87,29 @@ type Service struct {
 	// forward does so again.
 	QuorumRestore int `json:"quorum_restore"`
 	Members       int `json:"members"` // members in the pool
+	// Tables are the Maglev tables that the kernel has for the service, one
+	// for each VIP and port; none where its scheduler is another.
+	Tables []Table `json:"tables,omitempty"`
+}
+
+// Table is the Maglev table of one VIP and port.
+type Table struct {
+	VIP      string `json:"vip"`
+	Port     uint16 `json:"port"`
+	Protocol string `json:"protocol"` // tcp or udp
+	// Fingerprint is the same on all hosts that send flows to the same
+	// members. Its first half is that of the slots, the second that of the
+	// members that take new flows as well.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// Error is why nobody can know the table; empty where there is a
+	// Fingerprint.
+	Error string `json:"error,omitempty"`
+}
+
+// Service names what the table is of: 198.51.100.1:80/tcp, or
+// [2001:db8::1]:80/tcp.
+func (t *Table) Service() string {
+	return net.JoinHostPort(t.VIP, strconv.Itoa(int(t.Port))) + "/" + t.Protocol
 }
 
 // Member is one address of one member of a pool.

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"lb4d/bgp"
@@ -104,6 +106,9 @@ type Daemon struct {
 
 	memory   memory
 	report   reporter
+	tables   map[l4.Key]knownTable // of the services in the status
+	seen     atomic.Pointer[view]  // what the last pass has left
+	planning sync.Mutex            // one plan at a time, for they cost the most
 	counters control.Counters
 	cfgFile  control.ConfigFile
 	settled  bool // a pass has been carried out
@@ -169,7 +174,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	d.sysctls = tunnel.ApplySysctls
 	if d.control, err = control.Listen(control.Options{
 		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
-		Drain: d.Drain, Undrain: d.Undrain,
+		Drain: d.Drain, Undrain: d.Undrain, Explain: d.Explain, Plan: d.Plan,
 	}); err != nil {
 		return nil, err
 	}

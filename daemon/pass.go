@@ -90,6 +90,7 @@ func (d *Daemon) pass() (again time.Time) {
 	}
 	d.counters.LastPassMicros = time.Since(begin).Microseconds()
 	d.publish(decision, vips, listed, obs, errs)
+	d.keep(decision, vips, listed, obs, announced)
 	return decision.Next
 }
 

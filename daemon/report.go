@@ -207,8 +207,9 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 			Attributes: v.Attributes.String(),
 		})
 	}
+	tables := d.maglevs(listed)
 	for _, s := range decision.Services {
-		st.Services = append(st.Services, d.showService(s))
+		st.Services = append(st.Services, d.showService(s, tables))
 	}
 	loads := loads(listed, plan.Pools(d.cfg))
 	for _, m := range decision.Members {
@@ -230,7 +231,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	d.show(st)
 }
 
-func (d *Daemon) showService(s plan.Service) control.Service {
+func (d *Daemon) showService(s plan.Service, tables map[l4.Key]control.Table) control.Service {
 	out := control.Service{
 		Name: s.Config.Name, Forwarding: s.Forwarding, Reason: s.Reason,
 		Since: d.report.services[s.Config.Name].since,
@@ -241,6 +242,11 @@ func (d *Daemon) showService(s plan.Service) control.Service {
 	}
 	for _, p := range s.Config.Ports {
 		out.Ports = append(out.Ports, fmt.Sprintf("%d/%s", p.Number, p.Protocol))
+	}
+	for _, key := range plan.Keys(s.Config) {
+		if t, ok := tables[key]; ok {
+			out.Tables = append(out.Tables, t)
+		}
 	}
 	return out
 }

@@ -83,13 +83,23 @@ func (p *planner) table() {
 func Pools(cfg *config.Config) map[l4.Key]string {
 	pools := map[l4.Key]string{}
 	for _, s := range cfg.Services {
-		for _, vip := range s.VIPs {
-			for _, port := range s.Ports {
-				pools[l4.Key{VIP: vip, Port: port.Number, Protocol: protocol(port)}] = s.Pool
-			}
+		for _, key := range Keys(s) {
+			pools[key] = s.Pool
 		}
 	}
 	return pools
+}
+
+// Keys are the services that the kernel has for one of the configuration, by
+// VIP and then port, in the order of the configuration.
+func Keys(s config.Service) []l4.Key {
+	var keys []l4.Key
+	for _, vip := range s.VIPs {
+		for _, port := range s.Ports {
+			keys = append(keys, l4.Key{VIP: vip, Port: port.Number, Protocol: protocol(port)})
+		}
+	}
+	return keys
 }
 
 func protocol(p config.Port) l4.Protocol {

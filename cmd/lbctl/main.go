@@ -59,7 +59,8 @@ Long options take one dash or two.`,
 	root.SetErr(stderr)
 	root.PersistentFlags().StringVar(&socket, "socket", control.DefaultSocket, "`path` of the unix socket on which lb4d listens")
 	client := func() *control.Client { return control.NewClient(socket) }
-	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client), versionCommand(client))
+	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client),
+		explainCommand(client), planCommand(client), versionCommand(client))
 
 	root.SetArgs(doubleDash(root, args))
 	err := root.ExecuteContext(ctx)

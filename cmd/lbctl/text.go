@@ -29,6 +29,7 @@ func render(st *control.Status, now time.Time, term terminal) string {
 	}
 	p.vips(st.VIPs)
 	p.services(st.Services)
+	p.fingerprints(st.Services)
 	p.members(st.Members)
 	p.peers(st.Peers)
 	return p.b.String()
@@ -199,6 +200,25 @@ func (p *page) services(services []control.Service) {
 			text(s.Pool), text(few(s.Ports)), text(s.Reason))
 	}
 	p.table("services", t)
+}
+
+// fingerprints is one line for each Maglev table, so that the answers of two
+// hosts can be laid side by side. There is no table of them where there are
+// none.
+func (p *page) fingerprints(services []control.Service) {
+	t := table{header: []string{"FLOWS TO", "SERVICE", "FINGERPRINT"}}
+	for _, s := range services {
+		for _, m := range s.Tables {
+			said := text(m.Fingerprint)
+			if m.Fingerprint == "" {
+				said = text("unknown: " + m.Error)
+			}
+			t.add(text(m.Service()), text(s.Name), said)
+		}
+	}
+	if len(t.rows) > 0 {
+		p.table("Maglev tables", t)
+	}
 }
 
 // quorum is how many members a service needs, and how many more than that to

@@ -97,6 +97,12 @@ func TestRenderGolden(t *testing.T) {
 	waiting.State, waiting.Summary = "starting", "starting: waiting for the first answer of 2 checks"
 	standby := base()
 	standby.VIPs[0].Attributes, standby.Peers[1].Attributes = "med 100", "communities 65000:100,65000:200 med 50"
+	flows := base()
+	flows.Services[0].Tables = []control.Table{
+		{VIP: "198.51.100.1", Port: 80, Protocol: "tcp", Fingerprint: "5f3a9c21-8bd04e77"},
+		{VIP: "198.51.100.1", Port: 443, Protocol: "tcp", Fingerprint: "0b1200aa-00c4d9f2"},
+		{VIP: "2001:db8::c633:6401", Port: 80, Protocol: "tcp", Error: "which slots [2001:db8::c000:28d]:80 has is unknown"},
+	}
 	unseen := base()
 	unseen.Maintenance.Error = "open /etc/lb: permission denied"
 
@@ -104,20 +110,22 @@ func TestRenderGolden(t *testing.T) {
 		status *control.Status
 		term   terminal
 	}{
-		"well":           {base(), terminal{}},
-		"well-colour":    {base(), terminal{is: true, width: 160, colour: true}},
-		"worst":          {worst(), terminal{}},
-		"worst-120":      {worst(), terminal{is: true, width: 120}},
-		"worst-80":       {worst(), terminal{is: true, width: 80}},
-		"worst-colour":   {worst(), terminal{is: true, width: 80, colour: true}},
-		"worst-20":       {worst(), terminal{is: true, width: minWidth}},
-		"stuck":          {stuck, terminal{}},
-		"empty":          {empty, terminal{}},
-		"starting":       {starting, terminal{}},
-		"waiting":        {waiting, terminal{}},
-		"no-maintenance": {unseen, terminal{}},
-		"standby":        {standby, terminal{}},
-		"zero":           {&control.Status{}, terminal{}},
+		"well":            {base(), terminal{}},
+		"well-colour":     {base(), terminal{is: true, width: 160, colour: true}},
+		"worst":           {worst(), terminal{}},
+		"worst-120":       {worst(), terminal{is: true, width: 120}},
+		"worst-80":        {worst(), terminal{is: true, width: 80}},
+		"worst-colour":    {worst(), terminal{is: true, width: 80, colour: true}},
+		"worst-20":        {worst(), terminal{is: true, width: minWidth}},
+		"stuck":           {stuck, terminal{}},
+		"empty":           {empty, terminal{}},
+		"starting":        {starting, terminal{}},
+		"waiting":         {waiting, terminal{}},
+		"no-maintenance":  {unseen, terminal{}},
+		"standby":         {standby, terminal{}},
+		"fingerprints":    {flows, terminal{}},
+		"fingerprints-40": {flows, terminal{is: true, width: 40}},
+		"zero":            {&control.Status{}, terminal{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := render(tt.status, at, tt.term)
