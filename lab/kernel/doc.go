@@ -4,8 +4,9 @@
 //
 // Where this machine's own kernel has them ([Own] tells), the machine is a set
 // of namespaces. Else it is a User-Mode Linux kernel: an ordinary process
-// whose root is this machine's own file system, up in two seconds, with one
-// processor and slow system calls. Both have the same shape, and callers need
+// whose root is this machine's own file system, up in half a second where
+// nothing else runs, with one processor and system calls of 20 µs (so is
+// asking for the time, twice). Both have the same shape, and callers need
 // not know which one they got:
 //
 //	func main() {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -59,7 +60,7 @@ func TestDenyServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = exec.Command(file, "haproxy", "start").Run()
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 101 {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 101 {
 		t.Errorf("it answers %v, want status 101", err)
 	}
 	restore()

@@ -42,8 +42,8 @@ func (k Kind) String() string {
 }
 
 const (
-	// bootTimeout bounds the time to the first word of process 1, which is
-	// 1.4 s on two idle cores.
+	// bootTimeout bounds the time to the first word of process 1, which takes
+	// half a second on idle processors, and some on busy ones.
 	bootTimeout = 60 * time.Second
 	// stopGrace is how long a command may take to end after TERM.
 	stopGrace = 5 * time.Second
@@ -236,7 +236,7 @@ func (m *Machine) finish(words *bufio.Reader) {
 	timer := time.AfterFunc(stopGrace, m.destroy)
 	defer timer.Stop()
 	m.release()
-	if m.err == errDied {
+	if errors.Is(m.err, errDied) {
 		m.err = errors.Join(errDied, m.console.lastWords()) // which all have come now
 	}
 }
