@@ -5,9 +5,9 @@
 // Where this machine's own kernel has them ([Own] tells), the machine is a set
 // of namespaces. Else it is a User-Mode Linux kernel: an ordinary process
 // whose root is this machine's own file system, up in half a second where
-// nothing else runs, with one processor and system calls of 20 µs (so is
-// asking for the time, twice). Both have the same shape, and callers need
-// not know which one they got:
+// nothing else runs. It has one processor; a system call takes 20 µs, and to
+// ask for the time is one as well. Both have the same shape, and callers need not
+// know which one they got:
 //
 //	func main() {
 //		kernel.Init()            // first; does not return in process 1 of a machine
