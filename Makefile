@@ -11,7 +11,7 @@ LINT_VERSION := v2.15.0
 KERNEL_TESTS := ./l4/... ./tunnel/... ./lab ./cmd/lb4d
 OTHER_TESTS   = $(shell $(GO) list ./... | grep -v -E '^lb4d/(l4|tunnel|lab|cmd/lb4d)$$')
 
-.PHONY: all build lab test test-deps unit kernel-test lint bench install clean
+.PHONY: all build lab test test-deps unit kernel-test lint install clean
 
 all: build
 

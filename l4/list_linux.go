@@ -92,7 +92,7 @@ func listServices(l lister, wanted func(Key) bool) (Table, error) {
 	services, err := l.Services()
 	// The library says so when there are none. It does not wrap anything, and
 	// errors.Is would match an ENOENT of the kernel too.
-	if err != nil && err != os.ErrNotExist {
+	if err != nil && err != os.ErrNotExist { //nolint:errorlint // see listServices
 		return nil, explain(err)
 	}
 	var table Table
@@ -123,7 +123,7 @@ func listServices(l lister, wanted func(Key) bool) (Table, error) {
 // service that is gone the kernel lists none.
 func listDestinations(l lister, key Key) ([]Destination, error) {
 	listed, err := l.Destinations(service(key))
-	if err != nil && err != os.ErrNotExist {
+	if err != nil && err != os.ErrNotExist { //nolint:errorlint // see listServices
 		return nil, explain(err)
 	}
 	var destinations []Destination

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 )
 
 // randomTable makes a table out of few names, so that two of them overlap. A
@@ -58,31 +57,6 @@ func randomDestination(r *rand.Rand, addr string, foreign bool) Destination {
 	d.Limited = r.IntN(8) == 0
 	return d
 }
-
-// normal is a table as it should be listed: sorted, its destinations in the
-// canonical order, and without what makes no difference.
-func normal(table Table) Table {
-	table = slices.Clone(table)
-	for i := range table {
-		table[i].Flags &^= hashed
-		table[i] = Canonical(table[i])
-		for j := range table[i].Destinations {
-			d := &table[i].Destinations[j]
-			d.FullWeight = d.slotWeight()
-			d.ActiveConns, d.InactiveConns = 0, 0
-		}
-	}
-	slices.SortFunc(table, func(a, b Service) int {
-		if c := a.VIP.Compare(b.VIP); c != 0 {
-			return c
-		}
-		return int(a.Port) - int(b.Port)
-	})
-	return table
-}
-
-// sameAddr lets cmp look at addresses, whose fields are not exported.
-var sameAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 // From any table, the operations make the wanted one, in order, and with the
 // slots that are wanted; nothing is touched that could stay as it was; and then

@@ -147,7 +147,7 @@ func (p *page) moving(a *control.PlanAnswer) {
 	t := table{header: []string{"FLOWS TO", "CHANGE", "MOVED"}}
 	still, more := 0, 0
 	for _, s := range a.Services {
-		share := cell{}
+		var share cell
 		switch {
 		case s.Change == "none":
 			still++

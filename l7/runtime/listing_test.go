@@ -120,6 +120,6 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		_, _ = parseServer(s)
 		_, _ = parseStat(s)
-		cutSeverity(s)
+		_, _ = cutSeverity(s)
 	})
 }
