@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-
 )
 
 // randomTable makes a table out of few names, so that two of them overlap. A
