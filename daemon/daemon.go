@@ -149,6 +149,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 		opts: opts, log: opts.Log, cfg: cfg,
 		started:  time.Now(),
 		wake:     make(chan struct{}, 1),
+		readyDue: true,
 		requests: make(chan request, maxRequests),
 		ended:    make(chan struct{}),
 		cfgFile:  control.ConfigFile{Path: opts.ConfigPath, Loaded: time.Now()},
