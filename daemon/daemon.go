@@ -60,7 +60,7 @@ type file interface {
 
 // table is the kernel's IPVS table. A test replaces it to fail on demand.
 type table interface {
-	List() (l4.Table, error)
+	ListVIPs(ours func(netip.Addr) bool) (l4.Table, error)
 	Apply([]l4.Op) (int, error)
 }
 

@@ -49,7 +49,7 @@ func (d *Daemon) pass() (again time.Time) {
 		announced = d.announce(only(decision.VIPs, announced), note)
 	}
 
-	listed, err := d.table.List()
+	listed, err := d.table.ListVIPs(d.owns(configured))
 	note(err)
 	obs.Listed = listed
 	decision = plan.Decide(d.cfg, obs)
@@ -145,7 +145,7 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 	d.counters.KernelWrites += uint64(written)
 
 	if len(ops) > 0 {
-		if listed, err = d.table.List(); err != nil {
+		if listed, err = d.table.ListVIPs(d.owns(configured)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -190,6 +190,15 @@ func (d *Daemon) move(ops []tunnel.AddressOp, note func(error)) int {
 	applied, err := d.host.ApplyAddresses(ops)
 	note(err)
 	return applied
+}
+
+// owns tells whether a VIP is this daemon's: one of its configuration, or one
+// that it has not removed yet.
+func (d *Daemon) owns(configured map[netip.Addr]bool) func(netip.Addr) bool {
+	return func(vip netip.Addr) bool {
+		_, owned := slices.BinarySearchFunc(d.memory.owned, vip, netip.Addr.Compare)
+		return owned || configured[vip]
+	}
 }
 
 // ours are the services on VIPs that this daemon owns. All others belong to

@@ -56,8 +56,8 @@ func (w *world) since() string {
 	return page
 }
 
-func (w *world) List() (l4.Table, error) {
-	table := slices.Clone(w.tableNow)
+func (w *world) ListVIPs(ours func(netip.Addr) bool) (l4.Table, error) {
+	table := slices.DeleteFunc(slices.Clone(w.tableNow), func(s l4.Service) bool { return !ours(s.VIP) })
 	for i := range table {
 		table[i].Destinations = slices.Clone(table[i].Destinations)
 	}

@@ -22,6 +22,17 @@ func (k *Kernel) List() (Table, error) {
 	return table, nil
 }
 
+// ListVIPs returns the TCP and UDP services on the VIPs that are ours. Other
+// tools' services cost a line of the dump and nothing more, however many they
+// are and however often they change.
+func (k *Kernel) ListVIPs(ours func(netip.Addr) bool) (Table, error) {
+	table, err := list(k.lister, func(key Key) bool { return key.FWMark == 0 && ours(key.VIP) })
+	if err != nil {
+		return nil, fmt.Errorf("listing IPVS: %w", err)
+	}
+	return table, nil
+}
+
 // ListMarks returns the services of the firewall marks from first to last,
 // which the caller has for its own, in both address families.
 func (k *Kernel) ListMarks(first, last uint32) (Table, error) {

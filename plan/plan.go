@@ -35,7 +35,7 @@ type Observations struct {
 	Forwarding map[ServiceFamily]bool
 	// Stopping is when the daemon was asked to stop; zero: it was not.
 	Stopping time.Time
-	// Listed is the kernel's whole table, other tools' services included.
+	// Listed is the kernel's table, at least as far as its VIPs are owned.
 	Listed l4.Table
 	// Announced holds the VIPs that the speaker announces now.
 	Announced map[netip.Addr]bool
