@@ -44,7 +44,7 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{"install", "[PACKAGE ...]", "install the Debian packages that the lab needs, and those named", install},
-		{"up", "[-lb4 N] [-lb7 N] [-servers N] [-seeds] [-rr gobgp|bird] [-foreground]", "bring a lab up and leave it running", up},
+		{"up", "[-lb4 N] [-lb7 N] [-servers N] [-full] [-rr gobgp|bird] [-foreground]", "bring a lab up and leave it running", up},
 		{"down", "", "end it", down},
 		{"status", "[-json]", "list hosts, processes and routes", status},
 		{"exec", "HOST [COMMAND [ARG ...]]", "run a command on a host, a shell where none is given", execute},

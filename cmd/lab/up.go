@@ -28,12 +28,12 @@ func sizeFlags(f *flag.FlagSet) *sizing {
 		lb4:       f.Int("lb4", d.LB4, "number of LB4 hosts"),
 		lb7:       f.Int("lb7", d.LB7, "number of LB7 hosts"),
 		servers:   f.Int("servers", d.Servers, "number of servers"),
-		full:      f.Bool("seeds", false, fmt.Sprintf("the sizes of a small real installation: %d, %d, %d", lab.FullSizes.LB4, lab.FullSizes.LB7, lab.FullSizes.Servers)),
+		full:      f.Bool("full", false, fmt.Sprintf("the sizes of a small real installation: %d, %d, %d", lab.FullSizes.LB4, lab.FullSizes.LB7, lab.FullSizes.Servers)),
 		reflector: f.String("rr", string(lab.GoBGP), "what the route reflectors run: gobgp or bird"),
 	}
 }
 
-// sizes are those of the flags; -lb4 and its like win over -seeds.
+// sizes are those of the flags; -lb4 and its like win over -full.
 func (s *sizing) sizes() lab.Sizes {
 	sizes := lab.DefaultSizes
 	if *s.full {
@@ -57,7 +57,7 @@ func (s *sizing) given() bool {
 	given := false
 	s.flags.Visit(func(f *flag.Flag) {
 		switch f.Name {
-		case "lb4", "lb7", "servers", "seeds", "rr":
+		case "lb4", "lb7", "servers", "full", "rr":
 			given = true
 		}
 	})
