@@ -28,10 +28,10 @@ func TestSizes(t *testing.T) {
 	}{
 		{"", lab.DefaultSizes, false},
 		{"-foreground", lab.DefaultSizes, false},
-		{"-seeds", lab.FullSizes, true},
+		{"-full", lab.FullSizes, true},
 		{"-lb4 5", sized(lab.DefaultSizes, 5, 4, 3), true},
 		{"-lb4 2 -lb7 3 -servers 1", sized(lab.DefaultSizes, 2, 3, 1), true},
-		{"-servers 1 -seeds", sized(lab.FullSizes, 7, 13, 1), true},
+		{"-servers 1 -full", sized(lab.FullSizes, 7, 13, 1), true},
 		{"-rr bird", lab.DefaultSizes, true},
 	}
 	for _, tt := range tests {
