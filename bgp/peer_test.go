@@ -27,7 +27,7 @@ const patience = 30 * time.Second
 func eventually(t *testing.T, what func() (ok bool, detail string)) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
-	for {
+	for pause := 2 * time.Millisecond; ; pause = min(pause*2, 50*time.Millisecond) {
 		ok, detail := what()
 		if ok {
 			return
@@ -35,7 +35,7 @@ func eventually(t *testing.T, what func() (ok bool, detail string)) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %s: %s", patience, detail)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 

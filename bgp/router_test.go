@@ -46,8 +46,8 @@ func TestBirdNextHops(t *testing.T) {
 		as     uint32
 		v4, v6 string
 	}{
-		{"internal", 65000, "IGP via 192.0.2.132 100", "IGP via 2001:db8::84 100"},
-		{"external", 65010, "IGP 65000 via 192.0.2.132 100", "IGP 65000 via 2001:db8::84 100"},
+		{"internal", 65000, "path [] via 192.0.2.132 pref 100", "path [] via 2001:db8::84 pref 100"},
+		{"external", 65010, "path [65000] via 192.0.2.132 pref 100", "path [65000] via 2001:db8::84 pref 100"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := startBird(t, fmt.Sprintf(birdHost, test.as, "passive")+birdOver4+birdOver6, here, there)
@@ -63,8 +63,8 @@ func TestBirdNextHops(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := []string{
-				"198.51.100.1/32 " + test.v4 + " (65000,100)",
-				"2001:db8:1::1/128 " + test.v6 + " (65000,100)",
+				"198.51.100.1/32 " + test.v4 + " 65000:100",
+				"2001:db8:1::1/128 " + test.v6 + " 65000:100",
 			}
 			b.await(t, "over4", want...)
 			b.await(t, "over6", want...)
@@ -80,7 +80,7 @@ func TestBirdNextHops(t *testing.T) {
 
 // Each of the two ways to find a next hop for the other family, alone.
 func TestBirdOnePeer(t *testing.T) {
-	want := []string{"198.51.100.1/32 IGP via 192.0.2.132 100", "2001:db8:1::1/128 IGP via 2001:db8::84 100"}
+	want := []string{"198.51.100.1/32 path [] via 192.0.2.132 pref 100", "2001:db8:1::1/128 path [] via 2001:db8::84 pref 100"}
 	for _, test := range []struct {
 		protocol, config string
 		peer             Peer
@@ -124,12 +124,12 @@ func TestBirdGracefulShutdown(t *testing.T) {
 	}{
 		{
 			prefixes(v4, v6),
-			[]string{v4 + " IGP via 192.0.2.132 100", v6 + " IGP via 2001:db8::84 100"},
+			[]string{v4 + " path [] via 192.0.2.132 pref 100", v6 + " path [] via 2001:db8::84 pref 100"},
 			[]string{"over4.ipv4 added", "over4.ipv6 added"},
 		},
 		{
 			[]Route{draining(v4), draining(v6)},
-			[]string{v4 + " IGP via 192.0.2.132 100 (65535,0)", v6 + " IGP via 2001:db8::84 100 (65535,0)"},
+			[]string{v4 + " path [] via 192.0.2.132 pref 100 65535:0", v6 + " path [] via 2001:db8::84 pref 100 65535:0"},
 			[]string{"over4.ipv4 added", "over4.ipv6 added"}, // BIRD's word for a replacement too
 		},
 		{nil, nil, []string{"over4.ipv4 removed", "over4.ipv6 removed"}},
@@ -154,8 +154,8 @@ func TestBirdBothCall(t *testing.T) {
 	if err := s.SetPeers([]Peer{overIPv4(65000), overIPv6(65000)}); err != nil {
 		t.Fatal(err)
 	}
-	b.await(t, "over4", "198.51.100.1/32 IGP via 192.0.2.132 100")
-	b.await(t, "over6", "198.51.100.1/32 IGP via 192.0.2.132 100")
+	b.await(t, "over4", "198.51.100.1/32 path [] via 192.0.2.132 pref 100")
+	b.await(t, "over6", "198.51.100.1/32 path [] via 192.0.2.132 pref 100")
 }
 
 // An interface that loses its IPv6 address takes the IPv6 routes with it, and
@@ -170,7 +170,7 @@ func TestBirdAddressGoes(t *testing.T) {
 	if err := s.Set(routes); err != nil {
 		t.Fatal(err)
 	}
-	v4, v6 := "198.51.100.1/32 IGP via 192.0.2.132 100", "2001:db8:1::1/128 IGP via 2001:db8::84 100"
+	v4, v6 := "198.51.100.1/32 path [] via 192.0.2.132 pref 100", "2001:db8:1::1/128 path [] via 2001:db8::84 pref 100"
 	b.await(t, "over4", v4, v6)
 	link, err := netlink.LinkByName(b.uplink)
 	if err != nil {
