@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -10,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 )
 
 // bird is a BIRD at the other end of an interface.
@@ -74,7 +75,7 @@ func (b *bird) ask(command string) (string, error) {
 }
 
 var (
-	birdRoute     = regexp.MustCompile(`^(?:\d{4}-| )?([0-9a-f.:]+/\d+) +unicast`)
+	birdRoute     = regexp.MustCompile(`^(?:\d{4}-| )?([0-9a-f.:]+/\d+)? +unicast`)
 	birdCommunity = regexp.MustCompile(`\(([0-9, ]+)\)`)
 )
 
@@ -92,9 +93,11 @@ func (b *bird) table(t *testing.T, protocol string) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
+		prefix := "" // told once for all paths
 		for line := range strings.Lines(reply) {
 			if m := birdRoute.FindStringSubmatch(line); m != nil {
-				lines = append(lines, seen{prefix: m[1]})
+				prefix = cmp.Or(m[1], prefix)
+				lines = append(lines, seen{prefix: prefix})
 				continue
 			}
 			if len(lines) == 0 {
@@ -125,7 +128,7 @@ func (b *bird) table(t *testing.T, protocol string) []string {
 func (b *bird) await(t *testing.T, protocol string, want ...string) {
 	t.Helper()
 	eventually(t, func() (bool, string) {
-		diff := cmp.Diff(want, b.table(t, protocol))
+		diff := gocmp.Diff(want, b.table(t, protocol))
 		return diff == "", "routes of BIRD protocol " + protocol + " (-want +got):\n" + diff
 	})
 }
