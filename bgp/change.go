@@ -54,7 +54,7 @@ func (s *session) local() netip.Addr {
 }
 
 // change makes of the peer another one, from which it differs in nothing that
-// mustRestart names. The export policy for the new one is in force already.
+// Restarts names. The export policy for the new one is in force already.
 //
 // A new password takes effect at once. Until the peer has it too, the kernel
 // drops what it sends; so the session lives if that happens within the hold

@@ -18,10 +18,12 @@ var (
 	errRemoved  = errors.New("peer removed")
 )
 
-// mustRestart tells what of a change cannot be made while the session is up,
-// because it is said in an OPEN or stands in every packet; nil where all of it
-// can. local is the session's local address, where there is one.
-func (p Peer) mustRestart(to Peer, local netip.Addr) error {
+// Restarts names what of a change to the peer cannot be made while a session is
+// up, because it is said in an OPEN or stands in every packet: SetPeers ends the
+// session and begins another. local is the session's local address; where it
+// is the Source that is wanted, that is no reason. None: the change is made in
+// place.
+func (p Peer) Restarts(to Peer, local netip.Addr) []string {
 	var changed []string
 	note := func(what string, differs bool) {
 		if differs {
@@ -31,12 +33,20 @@ func (p Peer) mustRestart(to Peer, local netip.Addr) error {
 	note("AS", p.AS != to.AS)
 	note("hold time", p.HoldTime != to.HoldTime)
 	note("address families", p.families() != to.families())
-	// A session that is where it is wanted now need not begin anew.
 	note("source address", p.Source != to.Source && to.Source.IsValid() && to.Source != local)
-	if changed == nil {
-		return nil
+	return changed
+}
+
+// String is the families as in ipv4,ipv6.
+func (f Families) String() string {
+	var words []string
+	if f == 0 || f&IPv4 != 0 {
+		words = append(words, "ipv4")
 	}
-	return fmt.Errorf("configuration changed: %s", strings.Join(changed, ", "))
+	if f == 0 || f&IPv6 != 0 {
+		words = append(words, "ipv6")
+	}
+	return strings.Join(words, ",")
 }
 
 // families are those that the session carries.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,7 +163,10 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 		if !ok {
 			return errRemoved
 		}
-		return session.configured().mustRestart(p, session.local())
+		if changed := session.configured().Restarts(p, session.local()); changed != nil {
+			return fmt.Errorf("configuration changed: %s", strings.Join(changed, ", "))
+		}
+		return nil
 	})
 	s.peers = canonical
 	// The policy and the table first: a new session must not begin with the

@@ -36,3 +36,30 @@ func TestPeersOf(t *testing.T) {
 		t.Errorf("peers (-want +got):\n%s", diff)
 	}
 }
+
+// TestPeerDiff: a plan tells every change of a session, and whether it ends.
+func TestPeerDiff(t *testing.T) {
+	base := bgp.Peer{Name: "rr1", AS: 65000, HoldTime: 6 * time.Second, Multihop: 1, Families: bgp.IPv4 | bgp.IPv6}
+	for want, change := range map[string]func(*bgp.Peer){
+		"":                             func(*bgp.Peer) {},
+		"name rr2, was rr1":            func(p *bgp.Peer) { p.Name = "rr2" },
+		"another password":             func(p *bgp.Peer) { p.Password = "sesame" },
+		"multihop 3, was 1":            func(p *bgp.Peer) { p.Multihop = 3 },
+		"port 180, was 0":              func(p *bgp.Peer) { p.Port = 180 },
+		"passive true, was false":      func(p *bgp.Peer) { p.Passive = true },
+		"ttl_security true, was false": func(p *bgp.Peer) { p.TTLSecurity = true },
+		"attributes med 5, was none":   func(p *bgp.Peer) { p.Attributes.MED = new(uint32(5)) },
+		"as 65010, was 65000; the session ends and begins anew":          func(p *bgp.Peer) { p.AS = 65010 },
+		"hold_time 9s, was 6s; the session ends and begins anew":         func(p *bgp.Peer) { p.HoldTime = 9 * time.Second },
+		"families ipv4, was ipv4,ipv6; the session ends and begins anew": func(p *bgp.Peer) { p.Families = bgp.IPv4 },
+		"source_address 192.0.2.3, was none; the session ends and begins anew": func(p *bgp.Peer) {
+			p.Source = netip.MustParseAddr("192.0.2.3")
+		},
+	} {
+		changed := base
+		change(&changed)
+		if got := peerDiff(base, changed); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

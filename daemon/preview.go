@@ -224,13 +224,29 @@ func peerDiff(old, new bgp.Peer) string {
 	note("as", old.AS, new.AS)
 	note("port", old.Port, new.Port)
 	note("hold_time", old.HoldTime, new.HoldTime)
+	note("multihop", old.Multihop, new.Multihop)
+	note("ttl_security", old.TTLSecurity, new.TTLSecurity)
+	note("source_address", address(old.Source), address(new.Source))
+	note("passive", old.Passive, new.Passive)
+	note("families", old.Families, new.Families)
 	if old.Password != new.Password {
 		words = append(words, "another password")
 	}
 	if !old.Attributes.Equal(new.Attributes) {
 		note("attributes", none(old.Attributes.String()), none(new.Attributes.String()))
 	}
+	if len(old.Restarts(new, netip.Addr{})) > 0 {
+		words = append(words, "the session ends and begins anew")
+	}
 	return strings.Join(words, "; ")
+}
+
+// address is an address that need not be there.
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return "none"
+	}
+	return a.String()
 }
 
 func none(s string) string { return cmp.Or(s, "none") }
