@@ -104,7 +104,7 @@ peer rr1 (192.0.2.253) added
 peer rr1 (192.0.2.254) removed
 198.51.100.1:80/tcp none, 0% of its flows move`},
 		{"another AS of a peer", `address = "192.0.2.254"`, "address = \"192.0.2.254\"\nas = 65001", `
-peer rr1 (192.0.2.254) changed: as 65001, was 65000
+peer rr1 (192.0.2.254) changed: as 65001, was 65000; the session ends and begins anew
 198.51.100.1:80/tcp none, 0% of its flows move`},
 		{"another check", `http = "/healthcheck"`, `http = "/"`, `
 check of lb7-1 (192.0.2.139) of pool lb7 changed
