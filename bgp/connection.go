@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -25,20 +24,12 @@ const (
 	stateEstablished = "established"
 )
 
-const (
-	headerLength = bgp.BGP_HEADER_LENGTH
-	// longestEndOfRIB is the length of the longest End-of-RIB marker (RFC 4724
-	// section 2): an UPDATE with an empty MP_UNREACH_NLRI whose attribute
-	// length takes two bytes. No announcement fits: its ORIGIN, AS_PATH and
-	// NEXT_HOP alone take 37 bytes.
-	longestEndOfRIB = headerLength + 4 + 7
-)
+const headerLength = bgp.BGP_HEADER_LENGTH
 
 // connection is one TCP connection to a peer, in the hands of GoBGP. It
 // watches the messages that pass and knows from them how far the session has
-// come and why it ended, and it keeps the peer's routes from GoBGP: each UPDATE
-// that could hold one is replaced by a KEEPALIVE, which has the same effect on
-// the hold timer and no other.
+// come and why it ended. What GoBGP is given of those that come is in
+// inbound.go.
 //
 // GoBGP reads from one goroutine at a time and writes whole messages.
 type connection struct {
@@ -51,10 +42,12 @@ type connection struct {
 	// wantAS is what the peer's OPEN should say.
 	wantAS uint32
 
-	in     *bufio.Reader
-	left   int    // bytes of the current message that GoBGP has yet to read
-	skip   int    // bytes of a replaced message that are still to be dropped
-	header []byte // the header given to GoBGP in place of a replaced one
+	in   *bufio.Reader
+	skip int    // bytes of the last message that are still to be dropped
+	give []byte // what GoBGP has yet to read in its place
+	// refreshes may still be passed on, since the time refreshed.
+	refreshes float64
+	refreshed time.Time
 
 	// poked has an element after something below changed; done is closed with
 	// the connection.
@@ -87,85 +80,6 @@ func newConnection(tcp *net.TCPConn, wantAS uint32, sendHold time.Duration) *con
 		state:     stateConnect,
 		unbounded: true,
 	}
-}
-
-// Read gives GoBGP what the peer sent, message by message.
-func (c *connection) Read(p []byte) (int, error) {
-	for c.left == 0 && len(c.header) == 0 {
-		if err := c.next(); err != nil {
-			c.failed(err)
-			return 0, err
-		}
-	}
-	if len(c.header) > 0 {
-		n := copy(p, c.header)
-		c.header = c.header[n:]
-		return n, nil
-	}
-	n, err := c.in.Read(p[:min(len(p), c.left)])
-	c.left -= n
-	if err != nil {
-		c.failed(err)
-	}
-	return n, err
-}
-
-// next looks at the header of the next message and decides what GoBGP sees
-// of it. It may be called again after an error: GoBGP stops a read by setting
-// its deadline to now.
-func (c *connection) next() error {
-	for c.skip > 0 {
-		n, err := c.in.Discard(c.skip)
-		c.skip -= n
-		if err != nil {
-			return err
-		}
-	}
-	header, err := c.in.Peek(headerLength)
-	if err != nil {
-		return err
-	}
-	length, kind := int(binary.BigEndian.Uint16(header[16:18])), header[18]
-	if length < headerLength {
-		c.left = headerLength // GoBGP refuses it
-		return nil
-	}
-	switch kind {
-	case bgp.BGP_MSG_OPEN, bgp.BGP_MSG_NOTIFICATION:
-		message, err := c.in.Peek(min(length, c.in.Size()))
-		if err != nil {
-			return err
-		}
-		if kind == bgp.BGP_MSG_OPEN {
-			c.heardOpen(message)
-		} else {
-			c.end("peer closed: " + describeNotification(message[headerLength:]))
-		}
-	case bgp.BGP_MSG_KEEPALIVE:
-		c.advance(stateOpenConfirm, stateEstablished)
-	case bgp.BGP_MSG_UPDATE:
-		if length > longestEndOfRIB && c.established() {
-			c.header = append([]byte(nil), header...)
-			binary.BigEndian.PutUint16(c.header[16:18], headerLength)
-			c.header[18] = bgp.BGP_MSG_KEEPALIVE
-			c.skip = length
-			return nil
-		}
-	}
-	c.left = length
-	return nil
-}
-
-// heardOpen notes what an OPEN says of the peer. Whether it is acceptable is
-// for GoBGP to say.
-func (c *connection) heardOpen(message []byte) {
-	as, families, ok := parseOpen(message)
-	if !ok {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.heard, c.peerAS, c.families = true, as, families
 }
 
 // Write sends one message of GoBGP's.

@@ -2,39 +2,6 @@ package bgp
 
 import "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
-// parseOpen reads the autonomous system of the sender, and the address
-// families that it speaks, from an OPEN.
-func parseOpen(message []byte) (as uint32, families []bgp.Family, ok bool) {
-	m, err := bgp.ParseBGPMessage(message)
-	if err != nil {
-		return 0, nil, false
-	}
-	open, ok := m.Body.(*bgp.BGPOpen)
-	if !ok {
-		return 0, nil, false
-	}
-	as = uint32(open.MyAS)
-	for _, parameter := range open.OptParams {
-		capabilities, ok := parameter.(*bgp.OptionParameterCapability)
-		if !ok {
-			continue
-		}
-		for _, capability := range capabilities.Capability {
-			switch v := capability.(type) {
-			case *bgp.CapMultiProtocol:
-				families = append(families, v.CapValue)
-			case *bgp.CapFourOctetASNumber:
-				as = v.CapValue
-			}
-		}
-	}
-	if families == nil {
-		// A speaker without RFC 4760 speaks IPv4 unicast and nothing else.
-		families = []bgp.Family{bgp.RF_IPv4_UC}
-	}
-	return as, families, true
-}
-
 // withdrawals counts the withdrawn prefixes in the body of a well-formed
 // UPDATE: those of IPv4 (RFC 4271 section 4.3) and those in MP_UNREACH_NLRI
 // (RFC 4760 section 4).
