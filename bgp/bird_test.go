@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -170,3 +171,23 @@ func (b *bird) withdrawn(t *testing.T) []string {
 
 // everything is the table of all protocols.
 func (b *bird) everything(t *testing.T) []string { return b.table(t, "") }
+
+var birdCount = regexp.MustCompile(`(\d+) of \d+ routes for \d+ networks in table (master[46])`)
+
+// counts are the sizes of the two tables.
+func (b *bird) counts(t *testing.T) (v4, v6 int) {
+	t.Helper()
+	reply, err := b.ask("show route count")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range birdCount.FindAllStringSubmatch(reply, -1) {
+		n, _ := strconv.Atoi(m[1])
+		if m[2] == "master4" {
+			v4 = n
+		} else {
+			v6 = n
+		}
+	}
+	return v4, v6
+}

@@ -127,3 +127,28 @@ func (f *frr) withdrawn(t *testing.T) []string {
 	}
 	return first(frrWithdrawn, string(log))
 }
+
+// counts are the sizes of the two tables.
+func (f *frr) counts(t *testing.T) (v4, v6 int) {
+	t.Helper()
+	count := func(family string) int {
+		out, err := f.ask("bgpd", "show bgp "+family+" unicast summary json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var summary struct {
+			Peers map[string]struct {
+				Received int `json:"pfxRcd"`
+			} `json:"peers"`
+		}
+		if err := json.Unmarshal([]byte(out), &summary); err != nil {
+			t.Fatalf("%v in\n%s", err, out)
+		}
+		n := 0
+		for _, p := range summary.Peers {
+			n += p.Received
+		}
+		return n
+	}
+	return count("ipv4"), count("ipv6")
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,7 @@ func startGobgpd(t *testing.T, config string, here, there []string) *gobgpd {
 	t.Helper()
 	need(t, "GoBGP (package gobgpd)", "gobgpd", "gobgp")
 	g := &gobgpd{neighbour: startNeighbour(t, here, there)}
-	g.start(t, "gobgpd", "-f", g.write(t, "gobgpd.toml", config), "--log-level", "debug")
+	g.start(t, "gobgpd", "-f", g.write(t, "gobgpd.toml", config), "--log-level", "info")
 	eventually(t, func() (bool, string) {
 		_, err := g.run("gobgp", "neighbor")
 		return err == nil, fmt.Sprint(err)
@@ -117,4 +118,23 @@ func (g *gobgpd) withdrawn(t *testing.T) []string {
 			}
 		}
 	}
+}
+
+// counts are the sizes of the two tables.
+func (g *gobgpd) counts(t *testing.T) (v4, v6 int) {
+	t.Helper()
+	count := func(family string) int {
+		out, err := g.run("gobgp", "global", "rib", "summary", "-a", family)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, _ := strings.Cut(out, "Destination: ")
+		n, _, _ := strings.Cut(after, ",")
+		count, err := strconv.Atoi(n)
+		if err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+		return count
+	}
+	return count("ipv4"), count("ipv6")
 }
