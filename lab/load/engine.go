@@ -128,14 +128,16 @@ func (e *engine) launch(l *lane, now time.Time) {
 	e.flights[int32(f.fd)] = f
 }
 
-// next chooses the target and source of the next request. Sources are stepped
-// through at another pace than targets, so that each meets each.
+// next chooses the target and source of the next request. As many requests as
+// there are sources come from as many; then the sources are stepped on by one, so that
+// each meets each target.
 func (e *engine) next() (target netip.AddrPort, source netip.Addr) {
 	n, targets := e.turn, uint64(len(e.g.o.Targets))
 	e.turn++
 	target = e.g.o.Targets[n%targets]
 	if s := e.g.sources[family(target.Addr())]; len(s) > 0 {
-		source = s[(n/targets)%uint64(len(s))]
+		sources := uint64(len(s))
+		source = s[(n+n/sources)%sources]
 	}
 	return target, source
 }
@@ -225,7 +227,7 @@ func (e *engine) sweep(now time.Time) {
 func (e *engine) land(f *flight, err error, now time.Time) {
 	outcome := classify(err, f.connected)
 	e.close(f, outcome, now)
-	if f.kind.Rate == 0 {
+	if f.kind.Rate == 0 && !f.kind.Once {
 		at := now
 		if outcome != Completed {
 			at = now.Add(afterFault)
@@ -246,6 +248,9 @@ func (e *engine) close(f *flight, outcome Outcome, now time.Time) {
 		unix.Close(f.fd)
 	}
 	f.kind.inFlight--
+	if f.lb7 != "" {
+		f.kind.tally.carried[f.lb7]--
+	}
 	f.kind.tally.count(outcome, f, now.Sub(f.start), now.Sub(e.g.started))
 }
 

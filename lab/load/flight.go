@@ -19,6 +19,10 @@ var (
 	errConnect = errors.New("the handshake was not answered in time")
 )
 
+// maxProbes is the largest number of keep-alives that may stay unanswered
+// (tcp(7), MAX_TCP_KEEPCNT in the kernel's tcp.h).
+const maxProbes = 127
+
 // flight is one request under way.
 type flight struct {
 	fd     int
@@ -56,6 +60,17 @@ func (f *flight) launch(p *poller, request []byte) error {
 		_, from := sockaddr(netip.AddrPortFrom(f.source, 0))
 		if err := unix.Bind(fd, from); err != nil {
 			return fmt.Errorf("binding to %s: %w", f.source, err)
+		}
+	}
+	if every := int(f.kind.Probe / time.Second); every > 0 {
+		err := errors.Join(
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+			unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_KEEPIDLE, every),
+			unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_KEEPINTVL, every),
+			// Not the kernel but the generator's clock decides that it stalls.
+			unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_KEEPCNT, maxProbes))
+		if err != nil {
+			return fmt.Errorf("setting keep-alives: %w", err)
 		}
 	}
 	if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
@@ -147,6 +162,12 @@ func (f *flight) begin(m message) error {
 		return wrongf("%.80q is no HTTP", m.line)
 	}
 	f.status, f.lb7, f.server = status, m.get(headerLB7), m.get(headerServer)
+	if f.lb7 != "" {
+		countName(&f.kind.tally.carried, f.lb7)
+		if _, counted := f.kind.tally.carried[f.lb7]; !counted {
+			f.lb7 = "" // One name too many.
+		}
+	}
 	if status != 200 {
 		return wrongf("the status is %d", status)
 	}

@@ -131,14 +131,14 @@ func (v *visit) respond(s *Server, m message, now time.Time) {
 	case u.Path == "/healthcheck":
 		text = "OK\n"
 	case u.Path == "/slow":
-		takes, size, err := slowQuery(u.Query())
+		d, err := slowQuery(u.Query())
 		if err != nil {
 			status, text = "400 Bad Request", err.Error()+"\n"
 			break
 		}
-		v.head(s, status, size, true)
-		if method == "GET" && size > 0 {
-			v.drip = &drip{start: now, takes: takes, size: size}
+		v.head(s, status, d.size, true)
+		if method == "GET" && d.size > 0 {
+			d.start, v.drip = now, d
 		}
 		return
 	default:
@@ -182,28 +182,41 @@ func (v *visit) flush() bool {
 }
 
 // slowQuery reads what /slow is asked for.
-func slowQuery(q url.Values) (takes time.Duration, size int64, err error) {
-	takes, size = defaultSlowTime, defaultSlowBytes
-	if s := q.Get("seconds"); s != "" {
+func slowQuery(q url.Values) (*drip, error) {
+	d := &drip{takes: defaultSlowTime, every: dripEvery, size: defaultSlowBytes}
+	for _, key := range []struct {
+		name        string
+		value       *time.Duration
+		least, most time.Duration
+	}{
+		{"seconds", &d.takes, 0, maxSlowTime},
+		{"every", &d.every, dripGrid, maxDripEvery},
+	} {
+		s := q.Get(key.name)
+		if s == "" {
+			continue
+		}
 		f, err := strconv.ParseFloat(s, 64)
 		// Written so that NaN is refused as well.
-		if err != nil || !(f >= 0 && f <= maxSlowTime.Seconds()) {
-			return 0, 0, fmt.Errorf("seconds: %q is not between 0 and %g", s, maxSlowTime.Seconds())
+		if err != nil || !(f >= key.least.Seconds() && f <= key.most.Seconds()) {
+			return nil, fmt.Errorf("%s: %q is not between %g and %g", key.name, s, key.least.Seconds(), key.most.Seconds())
 		}
-		takes = time.Duration(f * float64(time.Second))
+		*key.value = time.Duration(f * float64(time.Second))
 	}
 	if s := q.Get("bytes"); s != "" {
-		if size, err = strconv.ParseInt(s, 10, 64); err != nil || size < 0 || size > maxBody {
-			return 0, 0, fmt.Errorf("bytes: %q is not between 0 and %d", s, maxBody)
+		var err error
+		if d.size, err = strconv.ParseInt(s, 10, 64); err != nil || d.size < 0 || d.size > maxBody {
+			return nil, fmt.Errorf("bytes: %q is not between 0 and %d", s, maxBody)
 		}
 	}
-	return takes, size, nil
+	return d, nil
 }
 
 // drip is a body that is sent evenly over a time.
 type drip struct {
 	start time.Time
 	takes time.Duration
+	every time.Duration // between pieces
 	size  int64
 	sent  int64
 	at    time.Time // of the last piece
@@ -215,7 +228,7 @@ func (d *drip) due() time.Time {
 	if at.IsZero() {
 		at = d.start
 	}
-	at = at.Add(dripEvery)
+	at = at.Add(d.every)
 	if end := d.start.Add(d.takes); end.Before(at) {
 		return end
 	}

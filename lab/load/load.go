@@ -42,11 +42,30 @@ type Kind struct {
 	// Pace is how many bytes a second the client reads of a body, so that
 	// the sender's window closes; 0 reads what comes.
 	Pace int
+	// Once starts no other request in place of one that ended, of a kind
+	// without a Rate: what is in flight then was so from the start.
+	Once bool
+	// Probe is how long a connection may be idle before the client sends a
+	// TCP keep-alive, and how often it does from then on; whole seconds. With 0
+	// a client that only reads sends nothing of its own accord, and so
+	// never learns that the other side has gone.
+	Probe time.Duration
 }
 
 // Quick is short requests at a rate, each on a connection of its own.
 func Quick(perSecond float64) Kind {
 	return Kind{Name: "quick", Path: "/", Rate: perSecond}
+}
+
+// Hold starts n downloads, spread over a ramp, of which none ends by itself: the
+// [Server] drips each for an hour, once a second. One that breaks is not
+// replaced, so that all that are in flight at any moment have seen all that
+// happened since the start.
+func Hold(n int, ramp time.Duration) Kind {
+	return Kind{
+		Name: "hold", Concurrency: n, Ramp: ramp, Once: true,
+		Path: fmt.Sprintf("/slow?seconds=%g&bytes=%d&every=1", maxSlowTime.Seconds(), 1<<20),
+	}
 }
 
 // Slow keeps n downloads in flight of which each takes the given time, since
@@ -127,6 +146,9 @@ func New(o Options) (*Generator, error) {
 		}
 		if k.Rate < 0 || k.Concurrency < 0 || k.Pace < 0 {
 			return nil, fmt.Errorf("making load: kind %q: negative rate, concurrency or pace", k.Name)
+		}
+		if k.Probe < 0 || k.Probe%time.Second != 0 {
+			return nil, fmt.Errorf("making load: kind %q: probing every %v, which is not whole seconds", k.Name, k.Probe)
 		}
 		if k.Concurrency == 0 {
 			k.Concurrency = defaultConcurrency

@@ -41,9 +41,11 @@ type KindResult struct {
 	Bytes    int64           `json:"bytes"`
 	// Latency is that of completed requests, from the first packet to the
 	// body's end.
-	Latency  Latency        `json:"latency"`
-	LB7      map[string]int `json:"lb7,omitempty"`    // completed, by X-LB7
-	Servers  map[string]int `json:"server,omitempty"` // completed, by X-Server
+	Latency Latency        `json:"latency"`
+	LB7     map[string]int `json:"lb7,omitempty"`    // completed, by X-LB7
+	Servers map[string]int `json:"server,omitempty"` // completed, by X-Server
+	// Carried are those in flight whose answer has begun, by X-LB7.
+	Carried  map[string]int `json:"carried,omitempty"`
 	Statuses map[int]int    `json:"status,omitempty"`
 	Timeline Timeline       `json:"timeline"`
 }

@@ -17,7 +17,9 @@ const (
 	// the moments at which that is done, for all bodies that are due then:
 	// each wake-up costs something in the server, the proxy and the client.
 	dripEvery = 500 * time.Millisecond
-	dripGrid  = 50 * time.Millisecond
+	// maxDripEvery is the longest that a client may ask for in its place.
+	maxDripEvery = time.Minute
+	dripGrid     = 50 * time.Millisecond
 	// maxVisits bounds a Server's connections; more are closed at once.
 	maxVisits = 16 << 10
 	// idleLimit is how long a connection may say nothing.
@@ -28,7 +30,8 @@ const (
 // the PROXY protocol, version 1, from whoever begins with it.
 //
 //	/                             a line with the server's name and the client's address
-//	/slow?seconds=8&bytes=65536   the pattern, dripped evenly over the time
+//	/slow?seconds=8&bytes=65536   the pattern, dripped evenly over the time, in
+//	                              pieces of half a second, or of every=SECONDS
 //	/healthcheck                  200
 //
 // Each answer is signed in X-Server. A zero Server with a Name is ready.

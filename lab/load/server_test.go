@@ -122,7 +122,7 @@ func TestCloseCutsOff(t *testing.T) {
 // TestDrip looks at a body's pace as if it were asked every so often.
 func TestDrip(t *testing.T) {
 	start := time.Now()
-	d := &drip{start: start, takes: 8 * time.Second, size: 8001}
+	d := &drip{start: start, takes: 8 * time.Second, every: dripEvery, size: 8001}
 	var got []byte
 	var buf [100]byte
 	for now := start; len(got) < 8001; now = now.Add(dripGrid) {

@@ -20,6 +20,7 @@ type tally struct {
 	outcomes         [outcomes]int
 	bytes            int64
 	lb7, servers     map[string]int
+	carried          map[string]int // in flight and answered, by X-LB7
 	statuses         map[int]int
 	latency          histogram
 	first            int // the step that index 0 of the timelines stands for
@@ -89,7 +90,7 @@ func (t *tally) result(now, last int) KindResult {
 	k := KindResult{
 		Name: t.name, Started: t.started, InFlight: t.started - t.ended, Skipped: t.skipped,
 		Outcomes: make(map[Outcome]int), Bytes: t.bytes, Latency: t.latency.percentiles(),
-		LB7: maps.Clone(t.lb7), Servers: maps.Clone(t.servers), Statuses: maps.Clone(t.statuses),
+		LB7: maps.Clone(t.lb7), Carried: positive(t.carried), Servers: maps.Clone(t.servers), Statuses: maps.Clone(t.statuses),
 		Timeline: Timeline{
 			First:     t.first + skip,
 			Completed: slices.Clone(t.completed[skip:]),
@@ -102,6 +103,13 @@ func (t *tally) result(now, last int) KindResult {
 		}
 	}
 	return k
+}
+
+// positive are the names that are counted at all.
+func positive(m map[string]int) map[string]int {
+	m = maps.Clone(m)
+	maps.DeleteFunc(m, func(_ string, n int) bool { return n <= 0 })
+	return m
 }
 
 // histogram counts durations in buckets that grow by 2 %, from a microsecond:
