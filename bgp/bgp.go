@@ -40,6 +40,12 @@ type Options struct {
 	// ListenPort is the TCP port for connections that a peer opens, on every
 	// local address. 0: only call out, nothing is opened.
 	ListenPort int
+	// Preserved are the families in which this host has gone on forwarding
+	// what a process before this one announced. 0: neither. Peers that agreed
+	// to it (Peer.GracefulRestart) still have those routes, and are told to
+	// keep them until they have heard the new ones. They drop those of another
+	// family as soon as the session is up.
+	Preserved Families
 }
 
 // Families are address families; unicast is meant each time.
@@ -84,6 +90,10 @@ type Peer struct {
 	// in whole seconds from 3 s on. The smaller of both sides' counts; a third
 	// of it is the interval of keepalives. 0: 90 s.
 	HoldTime time.Duration
+	// GracefulRestart is how long the peer is asked to keep our routes after
+	// the session was lost without a NOTIFICATION (RFC 4724), in whole seconds
+	// up to MaxGracefulRestart. 0: it is not asked.
+	GracefulRestart time.Duration
 	// Attributes are those of the routes that this peer is sent and that do
 	// not set them themselves.
 	Attributes Attributes
@@ -149,6 +159,10 @@ type PeerStatus struct {
 	Advertised int
 	// Attributes are the peer's own.
 	Attributes Attributes
+	// GracefulRestart is how long the peer has agreed to keep the routes after
+	// the session was lost without a NOTIFICATION. 0: it drops them at once, or
+	// there is no session.
+	GracefulRestart time.Duration
 	// LastError is why the session is not up, where known.
 	LastError string
 }

@@ -39,6 +39,8 @@ type connection struct {
 	// nothing would hold GoBGP's writer, and all that queues behind it, for
 	// ever.
 	sendHold time.Duration
+	// offer is what the OPEN says of graceful restart.
+	offer offer
 	// wantAS is what the peer's OPEN should say.
 	wantAS uint32
 
@@ -60,6 +62,8 @@ type connection struct {
 	heard     bool // the peer's OPEN has come
 	peerAS    uint32
 	families  []bgp.Family
+	offered   bool // our OPEN offers graceful restart
+	helps     bool // the peer's does too
 	cause     string
 	unbounded bool // GoBGP has set no deadline for writes
 	// awaited withdrawals are still to be sent until told is closed. It is nil
@@ -88,6 +92,11 @@ func (c *connection) Write(b []byte) (int, error) {
 		switch b[18] {
 		case bgp.BGP_MSG_OPEN:
 			c.advance(stateConnect, stateOpenSent)
+			var offered bool
+			b, offered = c.offer.mark(b)
+			c.mu.Lock()
+			c.offered = offered
+			c.mu.Unlock()
 		case bgp.BGP_MSG_KEEPALIVE:
 			c.advance(stateOpenSent, stateOpenConfirm)
 		case bgp.BGP_MSG_NOTIFICATION:

@@ -194,5 +194,5 @@ func (c *connection) mayRefresh() bool {
 func (c *connection) heardOpen(o opening) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard, c.peerAS, c.families = true, o.as, o.families
+	c.heard, c.peerAS, c.families, c.helps = true, o.as, o.families, o.gracefulRestart
 }

@@ -86,7 +86,7 @@ func TestParseOpen(t *testing.T) {
 			23456, both[:1], body()},
 		{"unknown ones", body(params(capability(73, 1, 'a', 0), capability(128), capability(250, 1, 2, 3))...), 23456, both[:1], body()},
 		{"graceful restart", body(params(capability(64, 0x80, 120, 0, 1, 1, 0x80, 0, 25, 70, 0, 0, 1, 1, 0))...), 23456, both[:1],
-			body(params(capability(64, 0x80, 120, 0, 1, 1, 0x80))...)},
+			body(params(capability(64, 0, 0))...)},
 		{"add-path", body(params(capability(69, 0, 1, 1, 3, 0, 1, 128, 3))...), 23456, both[:1], body(params(capability(69, 0, 1, 1, 3))...)},
 		{"a parameter of another kind", body(1, 2, 0, 0), 23456, both[:1], body()},
 	} {
@@ -95,7 +95,7 @@ func TestParseOpen(t *testing.T) {
 			if !ok {
 				t.Fatal("not ok")
 			}
-			if diff := cmp.Diff(opening{test.as, test.families, test.clean}, got, cmp.AllowUnexported(opening{})); diff != "" {
+			if diff := cmp.Diff(opening{test.as, test.families, test.name == "graceful restart", test.clean}, got, cmp.AllowUnexported(opening{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if _, err := bgp.ParseBGPMessage(frame(bgp.BGP_MSG_OPEN, got.clean)); err != nil {

@@ -11,6 +11,8 @@ import (
 type opening struct {
 	as       uint32
 	families []bgp.Family // all that the peer speaks
+	// gracefulRestart tells that it keeps routes through a restart of ours.
+	gracefulRestart bool
 	// clean is the body with those capabilities alone that GoBGP is to see.
 	clean []byte
 }
@@ -31,36 +33,15 @@ func parseOpen(body []byte) (o opening, ok bool) {
 		return opening{}, false
 	}
 	o.as = uint32(binary.BigEndian.Uint16(body[1:3]))
-	params, size := body[openLength:], 1
-	length := int(body[openLength-1])
-	if length == paramExtended && len(params) >= 3 && params[0] == paramExtended {
-		length, params, size = int(binary.BigEndian.Uint16(params[1:3])), params[3:], 2
-	}
-	if len(params) != length {
-		return opening{}, false
-	}
 	var kept []byte
 	seen := map[byte]bool{}
-	for len(params) > 0 {
-		kind := params[0]
-		var value []byte
-		if value, params, ok = field(params[1:], size); !ok {
-			return opening{}, false
+	if !capabilities(body, func(code byte, value []byte) {
+		if value, ok := o.take(code, value, seen[code]); ok {
+			seen[code] = true
+			kept = append(append(kept, code, byte(len(value))), value...)
 		}
-		if kind != paramCapabilities {
-			continue
-		}
-		for len(value) > 0 {
-			code := value[0]
-			var capability []byte
-			if capability, value, ok = field(value[1:], 1); !ok {
-				return opening{}, false
-			}
-			if capability, ok = o.take(code, capability, seen[code]); ok {
-				seen[code] = true
-				kept = append(append(kept, code, byte(len(capability))), capability...)
-			}
-		}
+	}) {
+		return opening{}, false
 	}
 	if o.families == nil {
 		// A speaker without RFC 4760 speaks IPv4 unicast and nothing else.
@@ -73,6 +54,38 @@ func parseOpen(body []byte) (o opening, ok bool) {
 		o.clean = append(append(o.clean, paramCapabilities, byte(len(kept))), kept...)
 	}
 	return o, true
+}
+
+// capabilities shows each capability in the body of an OPEN. It is not ok where
+// parameters or capabilities are longer than what they are in.
+func capabilities(body []byte, show func(code byte, value []byte)) (ok bool) {
+	params, size := body[openLength:], 1
+	length := int(body[openLength-1])
+	if length == paramExtended && len(params) >= 3 && params[0] == paramExtended {
+		length, params, size = int(binary.BigEndian.Uint16(params[1:3])), params[3:], 2
+	}
+	if len(params) != length {
+		return false
+	}
+	for len(params) > 0 {
+		kind := params[0]
+		var value []byte
+		if value, params, ok = field(params[1:], size); !ok {
+			return false
+		}
+		if kind != paramCapabilities {
+			continue
+		}
+		for len(value) > 0 {
+			code := value[0]
+			var capability []byte
+			if capability, value, ok = field(value[1:], 1); !ok {
+				return false
+			}
+			show(code, capability)
+		}
+	}
+	return true
 }
 
 // field cuts a field off b that has its length in the n bytes before it.
@@ -120,8 +133,8 @@ func (o *opening) take(code byte, value []byte, again bool) (kept []byte, ok boo
 		if len(value) < 2 || again {
 			return nil, false
 		}
-		tuples, ok := ourTuples(value[2:])
-		return slices.Concat(value[:2], tuples), ok
+		o.gracefulRestart = true
+		return noRestart, true
 	case bgp.BGP_CAP_ADD_PATH: // RFC 7911 section 4
 		tuples, ok := ourTuples(value)
 		return tuples, ok && !again && len(tuples) > 0

@@ -16,6 +16,8 @@ import (
 var (
 	errShutdown = errors.New("shutting down")
 	errRemoved  = errors.New("peer removed")
+	// errAbandoned has the session end without a word.
+	errAbandoned = errors.New("left without a word")
 )
 
 // Restarts names what of a change to the peer cannot be made while a session is
@@ -32,6 +34,7 @@ func (p Peer) Restarts(to Peer, local netip.Addr) []string {
 	}
 	note("AS", p.AS != to.AS)
 	note("hold time", p.HoldTime != to.HoldTime)
+	note("graceful restart", p.GracefulRestart != to.GracefulRestart)
 	note("address families", p.families() != to.families())
 	note("source address", p.Source != to.Source && to.Source.IsValid() && to.Source != local)
 	return changed
@@ -124,6 +127,9 @@ func (p Peer) validate(o Options) error {
 	}
 	if p.HoldTime != 0 && (p.HoldTime < 3*time.Second || p.HoldTime > 65535*time.Second) {
 		fault("hold time %s is not between 3s and 65535s", p.HoldTime)
+	}
+	if p.GracefulRestart < 0 || p.GracefulRestart > MaxGracefulRestart {
+		fault("graceful restart %s is not between 0s and %s", p.GracefulRestart, MaxGracefulRestart)
 	}
 	if err := p.Attributes.validate(); err != nil {
 		fault("%w", err)

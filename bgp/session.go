@@ -58,6 +58,9 @@ type session struct {
 	last     string    // why it is not
 	families []bgp.Family
 	current  *connection // while one lasts
+	restart  restart
+	// keeps is how long the peer has agreed to keep the routes.
+	keeps time.Duration
 }
 
 func newSession(server *gobgp, log *slog.Logger, changed func(), p Peer, external bool) *session {
@@ -216,6 +219,7 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 		hold = defaultHoldTime
 	}
 	c := newConnection(tcp, s.as, hold)
+	c.offer = s.offer(peer)
 	defer s.letGo()
 	if err := s.hold(c); err != nil {
 		_ = c.Close()
@@ -258,8 +262,10 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 			c.end(fmt.Sprintf("peer did not complete the session within %s", openTimeout))
 			_ = c.Close()
 		case <-ctx.Done():
-			if !established.IsZero() {
-				s.farewell(context.Cause(ctx))
+			if cause := context.Cause(ctx); errors.Is(cause, errAbandoned) {
+				c.abandon()
+			} else if !established.IsZero() {
+				s.farewell(cause)
 				await(c.done, closeTimeout)
 			}
 			s.release(c)
@@ -296,6 +302,7 @@ func neighbor(p Peer, hold time.Duration) *api.Peer {
 		}
 	}
 	return &api.Peer{
+		GracefulRestart: askToKeep(p, carried),
 		Conf: &api.PeerConf{
 			NeighborAddress: p.Address.String(),
 			PeerAsn:         p.AS,

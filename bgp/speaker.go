@@ -36,6 +36,7 @@ type Speaker struct {
 	server    *gobgp
 	listeners []*net.TCPListener
 	accepting sync.WaitGroup
+	restart   restart // what sessions say of it at first
 
 	// mu is held by whoever changes routes or peers, all the way through.
 	mu     sync.Mutex
@@ -63,7 +64,8 @@ func Start(ctx context.Context, o Options, log *slog.Logger, changed func()) (*S
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	s := &Speaker{options: o, log: log, sessions: map[netip.Addr]*session{}}
+	s := &Speaker{options: o, log: log, sessions: map[netip.Addr]*session{},
+		restart: restart{preserved: o.Preserved, since: time.Now()}}
 	s.changed = func() {
 		s.hops.moved.Store(true)
 		changed()
@@ -205,6 +207,7 @@ func (s *Speaker) setPeer(p Peer) error {
 		return nil
 	}
 	session := newSession(s.server, log, s.changed, p, p.AS != s.options.AS)
+	session.restart = s.restart
 	s.sessionsMu.Lock()
 	s.sessions[p.Address] = session
 	s.sessionsMu.Unlock()

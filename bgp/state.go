@@ -22,8 +22,9 @@ func (s *session) up(theirs []bgp.Family) {
 		}
 	}
 	s.state, s.since, s.last, s.families = stateEstablished, time.Now(), "", both
+	agreed := s.agree()
 	s.mu.Unlock()
-	log.Info("bgp session up", "as", s.as, "families", strings.Join(names, ","))
+	log.Info("bgp session up", append([]any{"as", s.as, "families", strings.Join(names, ",")}, agreed...)...)
 	s.changed()
 }
 
@@ -35,7 +36,7 @@ func (s *session) down(level slog.Level, reason string) {
 	if was == stateEstablished {
 		s.outage = time.Now()
 	}
-	s.state, s.since, s.last, s.families = s.peer.resting(), s.outage, reason, nil
+	s.state, s.since, s.last, s.families, s.keeps = s.peer.resting(), s.outage, reason, nil, 0
 	s.mu.Unlock()
 	switch {
 	case was == stateEstablished:
@@ -80,12 +81,13 @@ func (s *session) status() (PeerStatus, []bgp.Family) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return PeerStatus{
-		Name:       s.peer.Name,
-		Address:    s.address,
-		AS:         s.as,
-		State:      s.state,
-		Since:      s.since,
-		Attributes: s.peer.Attributes,
-		LastError:  s.last,
+		Name:            s.peer.Name,
+		Address:         s.address,
+		AS:              s.as,
+		State:           s.state,
+		Since:           s.since,
+		Attributes:      s.peer.Attributes,
+		GracefulRestart: s.keeps,
+		LastError:       s.last,
 	}, s.families
 }

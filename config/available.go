@@ -25,10 +25,6 @@ var (
 	}
 )
 
-// gracefulRestartAvailable tells that bgp.graceful_restart may be other than
-// 0s.
-const gracefulRestartAvailable = false
-
 // choose is the word that t chooses, or the first where the key is left out.
 func (c *checker) choose(t text, choices []choice) string {
 	first := choices[0].word

@@ -32,19 +32,19 @@ func (c *checker) bgp(file *rawFile) (BGP, communityNames) {
 	}
 	names := c.communityNames(raw.community)
 	b := BGP{
-		AS:         c.as(raw.as, 0),
-		RouterID:   c.routerID(raw),
-		HoldTime:   c.holdTime(raw.holdTime, defaultHoldTime),
-		Multihop:   int(c.integer(raw.multihop, 1, 1, maxMultihop)),
-		ListenPort: int(c.integer(raw.listenPort, 0, 0, math.MaxUint16)),
-		DrainTime:  c.duration(raw.drainTime, defaultDrainTime, 0, maxDrainTime),
-		Attributes: c.attributes(&raw.rawAttributes, names).farthest(),
+		AS:              c.as(raw.as, 0),
+		RouterID:        c.routerID(raw),
+		HoldTime:        c.holdTime(raw.holdTime, defaultHoldTime),
+		Multihop:        int(c.integer(raw.multihop, 1, 1, maxMultihop)),
+		ListenPort:      int(c.integer(raw.listenPort, 0, 0, math.MaxUint16)),
+		GracefulRestart: c.gracefulRestart(raw.gracefulRestart, defaultGracefulRestart),
+		DrainTime:       c.duration(raw.drainTime, defaultDrainTime, 0, maxDrainTime),
+		Attributes:      c.attributes(&raw.rawAttributes, names).farthest(),
 	}
 	b.TTLSecurity = raw.ttlSecurity.value
 	if !raw.as.present {
 		c.fault(raw.child("as"), "is missing; write the number of your autonomous system, such as as = 65000")
 	}
-	c.gracefulRestart(raw.gracefulRestart)
 	b.Peers = c.peers(raw, b, names)
 	return b, names
 }
@@ -86,7 +86,12 @@ func (c *checker) routerID(raw *rawBGP) netip.Addr {
 
 // holdTime is how long a session outlives silence.
 func (c *checker) holdTime(t text, fallback time.Duration) time.Duration {
-	d := c.duration(t, fallback, minHoldTime, maxHoldTime)
+	return c.seconds(t, fallback, minHoldTime, maxHoldTime)
+}
+
+// seconds is a duration that BGP carries in whole seconds.
+func (c *checker) seconds(t text, fallback, least, most time.Duration) time.Duration {
+	d := c.duration(t, fallback, least, most)
 	if d%time.Second != 0 {
 		c.fault(t.place, "%s is not in whole seconds, and BGP knows no others; write %q or %q",
 			quote(t.value), spell(d.Truncate(time.Second)), spell(d.Truncate(time.Second)+time.Second))
@@ -95,11 +100,8 @@ func (c *checker) holdTime(t text, fallback time.Duration) time.Duration {
 	return d
 }
 
-// gracefulRestart is how long the peers shall keep the routes of a daemon that
-// restarts.
-func (c *checker) gracefulRestart(t text) {
-	d, ok := c.tryDuration(t, 0, 0, maxRestartTime)
-	if ok && d != 0 && !gracefulRestartAvailable {
-		c.fault(t.place, `%s is not available in this version; write "0s", or leave the key out`, quote(t.value))
-	}
+// gracefulRestart is how long the peers are to keep the routes of a daemon that
+// has gone without a word; 0: not at all.
+func (c *checker) gracefulRestart(t text, fallback time.Duration) time.Duration {
+	return c.seconds(t, fallback, 0, maxRestartTime)
 }

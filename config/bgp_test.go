@@ -77,12 +77,16 @@ router_id`,
 			`drain_time = "5s"`,
 			`drain_time = "11m"`,
 			`lb4d.toml:14: bgp.drain_time: "11m" is too long; write "0s" to "10m"`},
-		{"graceful_restart",
-			`graceful_restart = "0s"`,
+		{"a graceful_restart that is too long",
 			`graceful_restart = "60s"`,
-			`lb4d.toml:13: bgp.graceful_restart: "60s" is not available in this version; write "0s", or leave the key out`},
+			`graceful_restart = "2h"`,
+			`lb4d.toml:13: bgp.graceful_restart: "2h" is too long; write "0s" to "4095s"`},
+		{"a graceful_restart in parts of a second",
+			`graceful_restart = "60s"`,
+			`graceful_restart = "1500ms"`,
+			`lb4d.toml:13: bgp.graceful_restart: "1500ms" is not in whole seconds, and BGP knows no others; write "1s" or "2s"`},
 		{"a graceful_restart that is no duration",
-			`graceful_restart = "0s"`,
+			`graceful_restart = "60s"`,
 			`graceful_restart = "on"`,
 			`lb4d.toml:13: bgp.graceful_restart: "on" is not a duration; write it as "1s" or "500ms"`},
 		{"a listen_port that is too high",
@@ -204,7 +208,7 @@ passive = true`,
 			`lb4d.toml:24: bgp.peer.rr2.passive: the peer has no port to call at; write listen_port = 179 under [bgp], or leave it out`},
 		{"a passive peer with a port to be called at",
 			`listen_port = 0
-graceful_restart = "0s"
+graceful_restart = "60s"
 drain_time = "5s"
 communities = ["65000:100"]
 

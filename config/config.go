@@ -65,6 +65,8 @@ type BGP struct {
 	// ListenPort is the TCP port for sessions that the peer opens; 0: only
 	// call out.
 	ListenPort int
+	// GracefulRestart is that of the peers that have none of their own.
+	GracefulRestart time.Duration
 	// DrainTime passes between GRACEFUL_SHUTDOWN (RFC 8326) and the
 	// withdrawal; 0: withdraw at once.
 	DrainTime time.Duration
@@ -81,6 +83,9 @@ type Peer struct {
 	AS      uint32
 	// HoldTime is how long either side may be silent.
 	HoldTime time.Duration
+	// GracefulRestart is how long the peer is asked to keep the routes of a
+	// daemon that has gone without a word (RFC 4724); 0: it is not asked.
+	GracefulRestart time.Duration
 	// Multihop is how many hops away the peer may be; 1: on a connected
 	// network. It counts for external peers, and with TTLSecurity for all.
 	Multihop int

@@ -22,6 +22,7 @@ const (
 	defaultSocket          = "/run/lb/lb4d.sock"
 	defaultGroup           = "lb"
 	defaultHoldTime        = 6 * time.Second
+	defaultGracefulRestart = time.Minute
 	defaultDrainTime       = 5 * time.Second
 	defaultBGPPort         = 179 // RFC 4271 section 8
 	defaultPurgeAfter      = 30 * time.Second

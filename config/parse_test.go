@@ -33,14 +33,15 @@ func TestMinimal(t *testing.T) {
 		StateDir:        "/var/lib/lb",
 		Control:         Control{Socket: "/run/lb/lb4d.sock", Group: "lb"},
 		BGP: BGP{
-			AS:        65000,
-			RouterID:  netip.MustParseAddr("192.0.2.132"),
-			HoldTime:  6 * time.Second,
-			Multihop:  1,
-			DrainTime: 5 * time.Second,
+			AS:              65000,
+			RouterID:        netip.MustParseAddr("192.0.2.132"),
+			HoldTime:        6 * time.Second,
+			GracefulRestart: time.Minute,
+			Multihop:        1,
+			DrainTime:       5 * time.Second,
 			Peers: []Peer{{
 				Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 179, AS: 65000,
-				HoldTime: 6 * time.Second, Multihop: 1, IPv4: true, IPv6: true,
+				HoldTime: 6 * time.Second, GracefulRestart: time.Minute, Multihop: 1, IPv4: true, IPv6: true,
 			}},
 		},
 		Pools: []Pool{{
@@ -97,7 +98,7 @@ hold_time = "1m30s"
 multihop = 3
 ttl_security = true
 listen_port = 179
-graceful_restart = "0s"
+graceful_restart = "2m"
 drain_time = "0s"
 communities = ["no-export", "65000:100", "blackhole", "anycast"]
 large_communities = ["4200000000:2:3", "site-1", "4200000000:1:2"]
@@ -106,7 +107,7 @@ local_preference = 1
 prepend = 1
 next_hops = ["192.0.2.1", "2001:db8::1"]
 community = { anycast = "65000:7", site-1 = "65000:1:100" }
-peer.b = { address = "2001:db8::b", port = 1179, as = 65001, hold_time = "9s", multihop = 255, ttl_security = false, families = ["ipv6"], communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
+peer.b = { address = "2001:db8::b", port = 1179, as = 65001, hold_time = "9s", graceful_restart = "4095s", multihop = 255, ttl_security = false, families = ["ipv6"], communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
 peer.a = { address = "192.0.2.250", passive = true, source_address = "192.0.2.3", local_preference = 50, large_communities = ["site-1"] }
 
 [pool."lb7.eu"]
@@ -183,22 +184,23 @@ flags = []
 		StateDir:        "/srv/lb/state",
 		Control:         Control{Socket: "/srv/lb/sock"},
 		BGP: BGP{
-			AS:          4200000000,
-			RouterID:    netip.MustParseAddr("192.0.2.1"),
-			HoldTime:    90 * time.Second,
-			Multihop:    3,
-			TTLSecurity: true,
-			ListenPort:  179,
-			Attributes:  attributes,
+			AS:              4200000000,
+			RouterID:        netip.MustParseAddr("192.0.2.1"),
+			HoldTime:        90 * time.Second,
+			GracefulRestart: 2 * time.Minute,
+			Multihop:        3,
+			TTLSecurity:     true,
+			ListenPort:      179,
+			Attributes:      attributes,
 			Peers: []Peer{
 				{
 					Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000,
-					HoldTime: 90 * time.Second, Multihop: 3, TTLSecurity: true, Passive: true, Source: netip.MustParseAddr("192.0.2.3"),
+					HoldTime: 90 * time.Second, GracefulRestart: 2 * time.Minute, Multihop: 3, TTLSecurity: true, Passive: true, Source: netip.MustParseAddr("192.0.2.3"),
 					IPv4: true, IPv6: true, Attributes: a,
 				},
 				{
 					Name: "b", Address: netip.MustParseAddr("2001:db8::b"), Port: 1179, AS: 65001,
-					HoldTime: 9 * time.Second, Multihop: 255, IPv6: true, Attributes: b,
+					HoldTime: 9 * time.Second, GracefulRestart: 4095 * time.Second, Multihop: 255, IPv6: true, Attributes: b,
 				},
 			},
 		},

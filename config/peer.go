@@ -25,11 +25,12 @@ func (c *checker) peers(bgp *rawBGP, b BGP, names communityNames) []Peer {
 			continue
 		}
 		p := Peer{
-			Name:     r.name,
-			Port:     int(c.integer(r.port, defaultBGPPort, 1, math.MaxUint16)),
-			AS:       c.as(r.as, b.AS),
-			HoldTime: c.holdTime(r.holdTime, b.HoldTime),
-			Password: c.password(r.passwordFile),
+			Name:            r.name,
+			Port:            int(c.integer(r.port, defaultBGPPort, 1, math.MaxUint16)),
+			AS:              c.as(r.as, b.AS),
+			HoldTime:        c.holdTime(r.holdTime, b.HoldTime),
+			GracefulRestart: c.gracefulRestart(r.gracefulRestart, b.GracefulRestart),
+			Password:        c.password(r.passwordFile),
 		}
 		p.Attributes = c.peerAttributes(r, p, b, names)
 		p.Multihop, p.TTLSecurity = c.hops(r, p, b)

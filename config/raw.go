@@ -79,7 +79,7 @@ func (r *rawBGP) fields() []field {
 		{"multihop", &r.multihop, "2"},
 		{"ttl_security", &r.ttlSecurity, "true"},
 		{"listen_port", &r.listenPort, "179"},
-		{"graceful_restart", &r.gracefulRestart, `"0s"`},
+		{"graceful_restart", &r.gracefulRestart, `"60s"`},
 		{"drain_time", &r.drainTime, `"5s"`},
 	}, r.attributeFields(), []field{
 		{"community", &r.community, "[bgp.community]"},
@@ -90,16 +90,17 @@ func (r *rawBGP) fields() []field {
 // rawPeer is [bgp.peer.NAME].
 type rawPeer struct {
 	table
-	address       text
-	port          number
-	as            number
-	passwordFile  text
-	holdTime      text
-	multihop      number
-	ttlSecurity   boolean
-	sourceAddress text
-	passive       boolean
-	families      texts
+	address         text
+	port            number
+	as              number
+	passwordFile    text
+	holdTime        text
+	gracefulRestart text
+	multihop        number
+	ttlSecurity     boolean
+	sourceAddress   text
+	passive         boolean
+	families        texts
 	rawAttributes
 }
 
@@ -110,6 +111,7 @@ func (r *rawPeer) fields() []field {
 		{"as", &r.as, "65000"},
 		{"password_file", &r.passwordFile, `"/etc/lb/rr1.key"`},
 		{"hold_time", &r.holdTime, `"6s"`},
+		{"graceful_restart", &r.gracefulRestart, `"60s"`},
 		{"multihop", &r.multihop, "2"},
 		{"ttl_security", &r.ttlSecurity, "true"},
 		{"source_address", &r.sourceAddress, `"192.0.2.132"`},

@@ -18,7 +18,7 @@ func peersOf(cfg *config.Config) []bgp.Peer {
 		}
 		peers = append(peers, bgp.Peer{
 			Name: p.Name, Address: p.Address, Port: p.Port, AS: p.AS,
-			Password: string(p.Password), HoldTime: p.HoldTime,
+			Password: string(p.Password), HoldTime: p.HoldTime, GracefulRestart: p.GracefulRestart,
 			Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Source: p.Source,
 			Passive: p.Passive, Families: families,
 			Attributes: bgp.Attributes(p.Attributes),

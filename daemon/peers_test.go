@@ -17,7 +17,7 @@ func TestPeersOf(t *testing.T) {
 	cfg := &config.Config{BGP: config.BGP{Peers: []config.Peer{
 		{
 			Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 1179, AS: 65010, Password: "sesame",
-			HoldTime: 9 * time.Second, Multihop: 3, TTLSecurity: true, Source: netip.MustParseAddr("192.0.2.3"), Passive: true,
+			HoldTime: 9 * time.Second, GracefulRestart: time.Minute, Multihop: 3, TTLSecurity: true, Source: netip.MustParseAddr("192.0.2.3"), Passive: true,
 			IPv4: true, Attributes: config.Attributes{MED: new(uint32(50))},
 		},
 		{Name: "rr2", IPv4: true, IPv6: true},
@@ -26,7 +26,7 @@ func TestPeersOf(t *testing.T) {
 	want := []bgp.Peer{
 		{
 			Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 1179, AS: 65010, Password: "sesame",
-			HoldTime: 9 * time.Second, Multihop: 3, TTLSecurity: true, Source: netip.MustParseAddr("192.0.2.3"), Passive: true,
+			HoldTime: 9 * time.Second, GracefulRestart: time.Minute, Multihop: 3, TTLSecurity: true, Source: netip.MustParseAddr("192.0.2.3"), Passive: true,
 			Families: bgp.IPv4, Attributes: bgp.Attributes{MED: new(uint32(50))},
 		},
 		{Name: "rr2", Families: bgp.IPv4 | bgp.IPv6},
@@ -49,9 +49,10 @@ func TestPeerDiff(t *testing.T) {
 		"passive true, was false":      func(p *bgp.Peer) { p.Passive = true },
 		"ttl_security true, was false": func(p *bgp.Peer) { p.TTLSecurity = true },
 		"attributes med 5, was none":   func(p *bgp.Peer) { p.Attributes.MED = new(uint32(5)) },
-		"as 65010, was 65000; the session ends and begins anew":          func(p *bgp.Peer) { p.AS = 65010 },
-		"hold_time 9s, was 6s; the session ends and begins anew":         func(p *bgp.Peer) { p.HoldTime = 9 * time.Second },
-		"families ipv4, was ipv4,ipv6; the session ends and begins anew": func(p *bgp.Peer) { p.Families = bgp.IPv4 },
+		"as 65010, was 65000; the session ends and begins anew":           func(p *bgp.Peer) { p.AS = 65010 },
+		"graceful_restart 1m0s, was 0s; the session ends and begins anew": func(p *bgp.Peer) { p.GracefulRestart = time.Minute },
+		"hold_time 9s, was 6s; the session ends and begins anew":          func(p *bgp.Peer) { p.HoldTime = 9 * time.Second },
+		"families ipv4, was ipv4,ipv6; the session ends and begins anew":  func(p *bgp.Peer) { p.Families = bgp.IPv4 },
 		"source_address 192.0.2.3, was none; the session ends and begins anew": func(p *bgp.Peer) {
 			p.Source = netip.MustParseAddr("192.0.2.3")
 		},

@@ -224,6 +224,7 @@ func peerDiff(old, new bgp.Peer) string {
 	note("as", old.AS, new.AS)
 	note("port", old.Port, new.Port)
 	note("hold_time", old.HoldTime, new.HoldTime)
+	note("graceful_restart", old.GracefulRestart, new.GracefulRestart)
 	note("multihop", old.Multihop, new.Multihop)
 	note("ttl_security", old.TTLSecurity, new.TTLSecurity)
 	note("source_address", address(old.Source), address(new.Source))
