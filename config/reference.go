@@ -12,3 +12,8 @@ var Reference string
 //
 //go:embed minimal.toml
 var Minimal string
+
+// ReferenceLB7 is the file of lb7d with every key, as Reference is of lb4d's.
+//
+//go:embed reference-lb7d.toml
+var ReferenceLB7 string
