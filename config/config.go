@@ -28,6 +28,7 @@ type Config struct {
 	Pools    []Pool    // sorted by name
 	Services []Service // sorted by name
 	HTTP     HTTP
+	Damping  Damping
 }
 
 // Pool finds a pool by its name.
@@ -67,9 +68,13 @@ type BGP struct {
 	ListenPort int
 	// GracefulRestart is that of the peers that have none of their own.
 	GracefulRestart time.Duration
-	// DrainTime passes between GRACEFUL_SHUTDOWN (RFC 8326) and the
-	// withdrawal; 0: withdraw at once.
+	// DrainTime is the most that passes between GRACEFUL_SHUTDOWN (RFC 8326)
+	// and the withdrawal; 0: withdraw at once.
 	DrainTime time.Duration
+	// DrainMED and DrainPrepend are the MED and the prepending of every route
+	// that drains, besides GRACEFUL_SHUTDOWN; nil: as otherwise.
+	DrainMED     *uint32
+	DrainPrepend *int
 	// Attributes are those that neither a peer nor a service sets.
 	Attributes Attributes
 	Peers      []Peer // sorted by name

@@ -82,12 +82,14 @@ func (c *checker) config(raw *rawFile) *Config {
 			Socket: c.filePath(raw.control.socket, defaultSocket, maxSocket),
 			Group:  c.group(raw.control.group),
 		},
-		HTTP: HTTP{Listen: c.listen(raw.http.listen)},
+		HTTP:    HTTP{Listen: c.listen(raw.http.listen)},
+		Damping: c.damping(&raw.damping),
 	}
 	var names communityNames
 	cfg.BGP, names = c.bgp(raw)
 	pools := c.pools(raw)
 	cfg.Services = c.services(raw, pools, names)
+	c.drainAttributes(&raw.bgp, cfg)
 	c.taken(raw, cfg, pools)
 	cfg.Pools = pools.sorted()
 	return cfg

@@ -73,6 +73,7 @@ func TestMinimal(t *testing.T) {
 			Scheduler:     "mh",
 			Flags:         []string{"mh-port", "mh-fallback"},
 		}},
+		Damping: Damping{Tolerate: 2, HoldDown: 10 * time.Second, MaxHoldDown: 5 * time.Minute, ForgetAfter: 5 * time.Minute},
 	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
@@ -100,6 +101,8 @@ ttl_security = true
 listen_port = 179
 graceful_restart = "2m"
 drain_time = "0s"
+drain_med = 4294967295
+drain_prepend = 16
 communities = ["no-export", "65000:100", "blackhole", "anycast"]
 large_communities = ["4200000000:2:3", "site-1", "4200000000:1:2"]
 med = 4294967295
@@ -135,6 +138,12 @@ expect_status = [200, 204]
 drain_status = []
 interval = "1h"
 timeout = "10s"
+
+[damping]
+tolerate = 0
+hold_down = "1s"
+max_hold_down = "1h"
+forget_after = "24h"
 
 [service.z]
 vips = ["198.51.100.9"]
@@ -192,6 +201,7 @@ flags = []
 			TTLSecurity:     true,
 			ListenPort:      179,
 			Attributes:      attributes,
+			DrainMED:        new(uint32(4294967295)), DrainPrepend: new(16),
 			Peers: []Peer{
 				{
 					Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000,
@@ -243,7 +253,8 @@ flags = []
 				},
 			},
 		},
-		HTTP: HTTP{Listen: "[::1]:9404"},
+		HTTP:    HTTP{Listen: "[::1]:9404"},
+		Damping: Damping{HoldDown: time.Second, MaxHoldDown: time.Hour, ForgetAfter: 24 * time.Hour},
 	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)

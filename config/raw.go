@@ -13,6 +13,7 @@ type rawFile struct {
 	control         rawControl
 	bgp             rawBGP
 	http            rawHTTP
+	damping         rawDamping
 	pools           tables[rawPool, *rawPool]
 	services        tables[rawService, *rawService]
 }
@@ -24,6 +25,7 @@ func (r *rawFile) fields() []field {
 		{"control", section{&r.control}, "[control]"},
 		{"bgp", section{&r.bgp}, "[bgp]"},
 		{"http", section{&r.http}, "[http]"},
+		{"damping", section{&r.damping}, "[damping]"},
 		{"pool", &r.pools, "[pool.lb7]"},
 		{"service", &r.services, "[service.www]"},
 	}
@@ -55,6 +57,24 @@ func (r *rawHTTP) fields() []field {
 	}
 }
 
+// rawDamping is [damping].
+type rawDamping struct {
+	table
+	tolerate    number
+	holdDown    text
+	maxHoldDown text
+	forgetAfter text
+}
+
+func (r *rawDamping) fields() []field {
+	return []field{
+		{"tolerate", &r.tolerate, "2"},
+		{"hold_down", &r.holdDown, `"10s"`},
+		{"max_hold_down", &r.maxHoldDown, `"5m"`},
+		{"forget_after", &r.forgetAfter, `"5m"`},
+	}
+}
+
 // rawBGP is [bgp].
 type rawBGP struct {
 	table
@@ -64,6 +84,8 @@ type rawBGP struct {
 	listenPort      number
 	gracefulRestart text
 	drainTime       text
+	drainMED        number
+	drainPrepend    number
 	multihop        number
 	ttlSecurity     boolean
 	rawAttributes
@@ -81,6 +103,8 @@ func (r *rawBGP) fields() []field {
 		{"listen_port", &r.listenPort, "179"},
 		{"graceful_restart", &r.gracefulRestart, `"60s"`},
 		{"drain_time", &r.drainTime, `"5s"`},
+		{"drain_med", &r.drainMED, "1000"},
+		{"drain_prepend", &r.drainPrepend, "3"},
 	}, r.attributeFields(), []field{
 		{"community", &r.community, "[bgp.community]"},
 		{"peer", &r.peers, "[bgp.peer.rr1]"},

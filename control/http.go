@@ -87,6 +87,9 @@ func (s *Server) changes(o Options) http.Handler {
 	if o.Undrain != nil {
 		mux.HandleFunc("POST /v1/undrain", serveDrain(o.Undrain))
 	}
+	if o.Reset != nil {
+		mux.HandleFunc("POST /v1/reset", serveQuestion(o.Reset))
+	}
 	if o.Explain != nil {
 		mux.HandleFunc("POST /v1/explain", serveQuestion(o.Explain))
 	}

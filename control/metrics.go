@@ -72,6 +72,8 @@ var (
 	vipState     = gauge("vip_state", "1 for the state that the VIP is in: announced, draining (announced with GRACEFUL_SHUTDOWN) or withdrawn.", "vip", "state")
 	vipReason    = gauge("vip_reason", "Why the VIP is in its state, in the words of the log and of lbctl; always 1, one reason at a time.", "vip", "reason")
 	vipChange    = gauge("vip_last_change_timestamp_seconds", "When the VIP entered its state.", "vip")
+	vipFailures  = gauge("vip_recent_failures", "How often the checks of the VIP have failed lately, as far as that is not forgotten yet.", "vip")
+	vipHeld      = gauge("vip_held_until_timestamp_seconds", "When a VIP is announced again that is held down because its checks have failed too often; there only while it is.", "vip")
 	vipService   = gauge("vip_service_info", "Which services the VIP belongs to; always 1.", "vip", "service")
 
 	serviceForwarding = gauge("service_forwarding", "1 while at least quorum members are up, so that the service may be announced.", "service")
@@ -184,6 +186,8 @@ func (e emitter) vip(v *VIP) {
 	e.oneHot(vipState, vipStates, v.State, v.Address)
 	e.put(vipReason, 1, v.Address, v.Reason)
 	e.time(vipChange, v.Since, v.Address)
+	e.put(vipFailures, float64(v.Failures), v.Address)
+	e.time(vipHeld, v.HeldUntil, v.Address)
 	for _, name := range v.Services {
 		e.put(vipService, 1, v.Address, name)
 	}

@@ -44,9 +44,9 @@ func fixture() *Status {
 		},
 		Maintenance: Maintenance{Path: "/etc/lb/disable", Present: true, Since: at.Add(-time.Minute), Reason: `disk "sdb"`},
 		VIPs: []VIP{
-			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "announced: www forwards to 1 of 4 members", Since: at.Add(-time.Hour), Services: []string{"www", "www-udp"}},
+			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "www forwards to 1 of 4 members", Since: at.Add(-time.Hour), Services: []string{"www", "www-udp"}},
 			{Address: "198.51.100.2", Announced: true, State: "draining", Reason: "draining: maintenance file /etc/lb/disable (disk \"sdb\")", Since: at, Services: []string{"www"}},
-			{Address: "2001:db8::c633:6401", State: "withdrawn", Reason: "withdrawn: www has 0 of 4 members up\nquorum 1", Since: at, Services: []string{}},
+			{Address: "2001:db8::c633:6401", State: "withdrawn", Failures: 4, HeldUntil: at.Add(time.Minute), Reason: "www has 0 of 4 members up\nquorum 1", Since: at, Services: []string{}},
 		},
 		Services: []Service{
 			{Name: "www", Forwarding: true, Since: at, VIPs: []string{"198.51.100.1"}, Ports: []string{"80/tcp"}, Pool: "lb7", Up: 1, Quorum: 1, QuorumRestore: 1, Members: 4, Tables: []Table{

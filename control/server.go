@@ -35,6 +35,8 @@ type Options struct {
 	Explain func(ctx context.Context, r ExplainRequest) (*ExplainAnswer, error)
 	// Plan answers POST /v1/plan, as Explain does.
 	Plan func(ctx context.Context, r PlanRequest) (*PlanAnswer, error)
+	// Reset answers POST /v1/reset; otherwise as Drain.
+	Reset func(ctx context.Context, r ResetRequest) (*ResetAnswer, error)
 	// Log gets warnings on the socket's group and on broken handlers; nil:
 	// nobody does.
 	Log *slog.Logger

@@ -70,6 +70,10 @@ type VIP struct {
 	// Attributes are what its services say of its route, as in "med 50"; what
 	// they do not say is the peer's.
 	Attributes string `json:"attributes,omitempty"`
+	// Failures is how often its checks have failed lately, and HeldUntil until
+	// when it is held down for that; zero: it is not.
+	Failures  int       `json:"recent_failures"`
+	HeldUntil time.Time `json:"held_until,omitzero"`
 }
 
 // Service is one service of the configuration.

@@ -119,6 +119,7 @@ type Daemon struct {
 	// start, and after each reload.
 	readyDue bool
 	stopping time.Time // when the daemon was asked to stop
+	reloaded bool      // since the last pass
 }
 
 // Run runs lb4d until ctx is cancelled, then withdraws the routes, gives the
@@ -175,7 +176,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	d.sysctls = tunnel.ApplySysctls
 	if d.control, err = control.Listen(control.Options{
 		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
-		Drain: d.Drain, Undrain: d.Undrain, Explain: d.Explain, Plan: d.Plan,
+		Drain: d.Drain, Undrain: d.Undrain, Explain: d.Explain, Plan: d.Plan, Reset: d.Reset,
 	}); err != nil {
 		return nil, err
 	}
@@ -328,7 +329,7 @@ func (d *Daemon) tryReload() error {
 		}
 	}
 	// From here on nothing fails.
-	d.cfg = cfg
+	d.cfg, d.reloaded = cfg, true
 	d.dropDrains()
 	d.health.Set(plan.Targets(cfg))
 	return nil

@@ -21,13 +21,22 @@ import (
 // asked has the daemon carry out one request, as the loop does.
 func asked(t *testing.T, d *Daemon, undrain bool, r control.DrainRequest) (*control.DrainAnswer, error) {
 	t.Helper()
+	do := func() (func() any, error) {
+		carry := d.drain
+		if undrain {
+			carry = d.undrain
+		}
+		answer, err := d.changed(carry(r))
+		return func() any { return answer() }, err
+	}
 	replies := make(chan reply, 1)
-	if answer := d.take(request{t.Context(), r, undrain, replies}); answer != nil {
+	if answer := d.take(request{ctx: t.Context(), do: do, reply: replies}); answer != nil {
 		d.pass()
 		answer()
 	}
 	got := <-replies
-	return got.answer, got.err
+	a, _ := got.answer.(*control.DrainAnswer)
+	return a, got.err
 }
 
 func drain(t *testing.T, d *Daemon, member, reason string) *control.DrainAnswer {

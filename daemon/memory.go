@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -32,6 +33,9 @@ type memory struct {
 	// restart too, and so does a host's maintenance that lasts for longer
 	// than the process. The map is replaced and never changed.
 	drains map[plan.MemberName]plan.Drain
+	// flaps are the VIPs whose checks have failed lately. A restart does not
+	// make a bad night a good one.
+	flaps map[netip.Addr]plan.Flaps
 	// unsaved tells that the file does not hold all of the above.
 	unsaved bool
 	// undrained is when the drain of a member ended.
@@ -53,6 +57,7 @@ const maxStateFile = 2 << 20
 type stateFile struct {
 	VIPs   []netip.Addr `json:"vips"`
 	Drains []savedDrain `json:"drains,omitempty"`
+	Flaps  []savedFlaps `json:"flaps,omitempty"`
 }
 
 // recall reads the memory from dir. On an error the memory returned is empty
@@ -77,7 +82,7 @@ func recall(dir string) (memory, error) {
 		}
 		return m, fmt.Errorf("reading state: %w: begun anew", err)
 	}
-	m.owned, m.drains = f.VIPs, restored(f.Drains)
+	m.owned, m.drains, m.flaps = f.VIPs, restored(f.Drains), restoredFlaps(f.Flaps, time.Now())
 	return m, nil
 }
 
@@ -127,7 +132,7 @@ func (m *memory) save(drains map[plan.MemberName]plan.Drain) error {
 	var data bytes.Buffer
 	e := json.NewEncoder(&data)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(stateFile{VIPs: m.owned, Drains: saved(drains)}); err != nil {
+	if err := e.Encode(stateFile{VIPs: m.owned, Drains: saved(drains), Flaps: savedOf(m.flaps)}); err != nil {
 		return fmt.Errorf("writing state: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(m.path), 0o755); err != nil {
@@ -150,6 +155,9 @@ func (m *memory) save(drains map[plan.MemberName]plan.Drain) error {
 // was decided.
 func (m *memory) note(now time.Time, configured, found, announced map[netip.Addr]bool, decision plan.Decision) {
 	m.forwarding = decision.Forwarding
+	if !maps.Equal(m.flaps, decision.Flaps) {
+		m.flaps, m.unsaved = decision.Flaps, true
+	}
 	leaving := decision.Leaving
 	for vip := range found {
 		if !configured[vip] {

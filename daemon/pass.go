@@ -82,6 +82,7 @@ func (d *Daemon) pass() (again time.Time) {
 	}
 
 	d.count(announced)
+	d.reloaded = false
 	d.memory.note(begin, configured, obs.Announced, announced, decision)
 
 	d.counters.Passes++
@@ -103,6 +104,8 @@ func (d *Daemon) observe(now time.Time) plan.Observations {
 		Maintenance:   d.maintenance.State(),
 		Drains:        d.memory.drains,
 		Forwarding:    d.memory.forwarding,
+		Flaps:         d.memory.flaps,
+		Reloaded:      d.reloaded,
 		Stopping:      d.stopping,
 		Owned:         d.memory.owned,
 		LastAnnounced: d.memory.lastAnnounced,

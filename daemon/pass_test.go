@@ -448,7 +448,7 @@ func TestUnreadable(t *testing.T) {
 				time.Sleep(time.Millisecond)
 				d.pass()
 				expect(t, "when it lasts", w.since(), "withdraw 198.51.100.1/32")
-				if got, want := w.status.VIPs[0].Reason, "withdrawn: the kernel cannot be read: no buffer space available"; got != want {
+				if got, want := w.status.VIPs[0].Reason, "the kernel cannot be read: no buffer space available"; got != want {
 					t.Errorf("reason %q, want %q", got, want)
 				}
 				tt.fail(w, nil)

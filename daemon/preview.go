@@ -61,6 +61,9 @@ func (v *view) preview(ctx context.Context, cfg *config.Config) (*control.PlanAn
 	for _, s := range []struct{ key, old, new string }{
 		{"http.listen", cmp.Or(v.cfg.HTTP.Listen, "off"), cmp.Or(cfg.HTTP.Listen, "off")},
 		{"bgp.drain_time", v.cfg.BGP.DrainTime.String(), cfg.BGP.DrainTime.String()},
+		{"bgp.drain_med", number(v.cfg.BGP.DrainMED), number(cfg.BGP.DrainMED)},
+		{"bgp.drain_prepend", number(v.cfg.BGP.DrainPrepend), number(cfg.BGP.DrainPrepend)},
+		{"damping", dampingWords(v.cfg.Damping), dampingWords(cfg.Damping)},
 	} {
 		if s.old != s.new {
 			a.Settings = append(a.Settings, fmt.Sprintf("%s changes from %s to %s", s.key, s.old, s.new))
@@ -248,6 +251,18 @@ func address(a netip.Addr) string {
 		return "none"
 	}
 	return a.String()
+}
+
+// number is a number that need not be there.
+func number[T any](n *T) string {
+	if n == nil {
+		return "none"
+	}
+	return fmt.Sprint(*n)
+}
+
+func dampingWords(d config.Damping) string {
+	return fmt.Sprintf("tolerate %d, hold_down %s to %s, forget_after %s", d.Tolerate, d.HoldDown, d.MaxHoldDown, d.ForgetAfter)
 }
 
 func none(s string) string { return cmp.Or(s, "none") }

@@ -62,7 +62,7 @@ func TestQuorumRestore(t *testing.T) {
 	if s.Forwarding || s.Reason != "www has 1 of 3 members up, quorum_restore 2" || s.Quorum != 1 || s.QuorumRestore != 2 {
 		t.Errorf("status %+v", s)
 	}
-	if got, want := w.status.VIPs[0].Reason, "withdrawn: www has 1 of 3 members up, quorum_restore 2"; got != want {
+	if got, want := w.status.VIPs[0].Reason, "www has 1 of 3 members up, quorum_restore 2"; got != want {
 		t.Errorf("reason %q, want %q", got, want)
 	}
 

@@ -86,6 +86,7 @@ func (r *reporter) tellVIPs(log *slog.Logger, now time.Time, vips []plan.VIP) {
 	type group struct {
 		state  plan.VIPState
 		reason string
+		first  bool // there was nothing to withdraw
 	}
 	groups := map[group][]string{}
 	var order []group
@@ -99,14 +100,18 @@ func (r *reporter) tellVIPs(log *slog.Logger, now time.Time, vips []plan.VIP) {
 			continue
 		}
 		told[v.Addr] = toldVIP{v.State, v.Reason, now}
-		g := group{v.State, v.Reason}
+		g := group{v.State, v.Reason, !known && v.State == plan.Withdrawn}
 		if groups[g] == nil {
 			order = append(order, g)
 		}
 		groups[g] = append(groups[g], v.Addr.String())
 	}
 	for _, g := range order {
-		log.Info("vip "+g.state.String(), "vips", few(groups[g]), "reason", g.reason)
+		msg := "vip " + g.state.String()
+		if g.first {
+			msg = "vip not announced yet"
+		}
+		log.Info(msg, "vips", few(groups[g]), "reason", g.reason)
 	}
 	var gone []string
 	for addr := range r.vips {
@@ -203,8 +208,9 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 		told := d.report.vips[v.Addr]
 		st.VIPs = append(st.VIPs, control.VIP{
 			Address: v.Addr.String(), Announced: v.State != plan.Withdrawn, State: v.State.String(),
-			Reason: v.State.String() + ": " + v.Reason, Since: told.since, Services: v.Services,
+			Reason: v.Reason, Since: told.since, Services: v.Services,
 			Attributes: v.Attributes.String(),
+			Failures:   v.Failures, HeldUntil: v.HeldUntil,
 		})
 	}
 	tables := d.maglevs(listed)
@@ -306,13 +312,17 @@ func summary(st *control.Status, waiting int) string {
 	if st.State == "starting" {
 		return fmt.Sprintf("starting: waiting for the first answer of %d checks", waiting)
 	}
-	announced, established := 0, 0
+	announced, draining, established := 0, 0, 0
 	up, drained, why := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, v := range st.VIPs {
 		if v.Announced {
 			announced++
 		} else {
-			why[v.Reason] = true
+			why["withdrawn: "+v.Reason] = true
+		}
+		if v.State == plan.Draining.String() {
+			draining++
+			why["draining: "+v.Reason] = true
 		}
 	}
 	for _, m := range st.Members {
@@ -336,8 +346,12 @@ func summary(st *control.Status, waiting int) string {
 			established++
 		}
 	}
-	s := fmt.Sprintf("%d of %d VIPs announced to %d of %d peers, %d of %d members up",
-		announced, len(st.VIPs), established, len(st.Peers), membersUp, len(up))
+	vips := fmt.Sprintf("%d of %d VIPs announced", announced, len(st.VIPs))
+	if draining > 0 {
+		vips += fmt.Sprintf(" (%d draining)", draining)
+	}
+	s := fmt.Sprintf("%s to %d of %d peers, %d of %d members up",
+		vips, established, len(st.Peers), membersUp, len(up))
 	if len(drained) > 0 {
 		s += fmt.Sprintf(", %d drained by the operator", len(drained))
 	}

@@ -17,33 +17,47 @@ type request struct {
 	// ctx ends when the one who asked waits no longer; what has not begun by
 	// then is not begun.
 	ctx context.Context
-	control.DrainRequest
-	undrain bool
-	reply   chan<- reply // with room for one, so that the loop never waits
+	// do carries it out as far as it can be without a pass. What it returns
+	// makes the answer, after a pass.
+	do    func() (answer func() any, err error)
+	reply chan<- reply // with room for one, so that the loop never waits
 }
 
 type reply struct {
-	answer *control.DrainAnswer
+	answer any
 	err    error
 }
 
 // Drain drains a member on this host, and returns when a pass has carried it
 // out. It may be called from any goroutine.
 func (d *Daemon) Drain(ctx context.Context, r control.DrainRequest) (*control.DrainAnswer, error) {
-	return d.ask(ctx, r, false)
+	return ask(ctx, d, func() (func() *control.DrainAnswer, error) { return d.changed(d.drain(r)) })
 }
 
 // Undrain ends a member's drain, as Drain begins it.
 func (d *Daemon) Undrain(ctx context.Context, r control.DrainRequest) (*control.DrainAnswer, error) {
-	return d.ask(ctx, r, true)
+	return ask(ctx, d, func() (func() *control.DrainAnswer, error) { return d.changed(d.undrain(r)) })
 }
 
-// ask sends a request to the loop and waits for its answer, for no longer than
+// changed is the answer to a drain or an undrain, once there was a pass.
+func (d *Daemon) changed(c change, err error) (func() *control.DrainAnswer, error) {
+	return func() *control.DrainAnswer { return d.answer(c) }, err
+}
+
+// ask has the loop do something and waits for its answer, for no longer than
 // ctx or the loop lasts.
-func (d *Daemon) ask(ctx context.Context, r control.DrainRequest, undrain bool) (*control.DrainAnswer, error) {
+func ask[A any](ctx context.Context, d *Daemon, do func() (func() *A, error)) (*A, error) {
 	replies := make(chan reply, 1)
+	wanted := request{ctx: ctx, reply: replies, do: func() (func() any, error) {
+		answer, err := do()
+		return func() any { return answer() }, err
+	}}
+	told := func(r reply) (*A, error) {
+		a, _ := r.answer.(*A) // nil with an error
+		return a, r.err
+	}
 	select {
-	case d.requests <- request{ctx, r, undrain, replies}:
+	case d.requests <- wanted:
 	case <-d.ended:
 		return nil, refuse(http.StatusServiceUnavailable, "lb4d has stopped: nothing was changed")
 	case <-ctx.Done():
@@ -51,14 +65,14 @@ func (d *Daemon) ask(ctx context.Context, r control.DrainRequest, undrain bool) 
 	}
 	select {
 	case got := <-replies:
-		return got.answer, got.err
+		return told(got)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-d.ended:
 	}
 	select {
 	case got := <-replies: // the last thing that the loop did
-		return got.answer, got.err
+		return told(got)
 	default:
 		return nil, refuse(http.StatusServiceUnavailable, "lb4d has stopped: nothing was changed")
 	}
@@ -70,16 +84,12 @@ func (d *Daemon) take(r request) (answer func()) {
 	if r.ctx.Err() != nil {
 		return nil
 	}
-	do := d.drain
-	if r.undrain {
-		do = d.undrain
-	}
-	c, err := do(r.DrainRequest)
+	made, err := r.do()
 	if err != nil {
 		r.reply <- reply{err: err}
 		return nil
 	}
-	return func() { r.reply <- reply{answer: d.answer(c)} }
+	return func() { r.reply <- reply{answer: made()} }
 }
 
 // answer tells what a change has come to, as the last pass has left it.

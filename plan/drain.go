@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"lb4d/config"
@@ -56,8 +57,12 @@ func Fallen(cfg *config.Config, obs Observations, drains map[MemberName]Drain) [
 	var reasons []string
 	for i, s := range after.Services {
 		for j, f := range s.families {
-			if before.Services[i].families[j].forwarding() && !f.forwarding() {
-				reasons = append(reasons, s.reason(f))
+			if !before.Services[i].families[j].forwarding() || f.forwarding() {
+				continue
+			}
+			// Families that stand alike have one reason.
+			if reason := s.reason(f); !slices.Contains(reasons, reason) {
+				reasons = append(reasons, reason)
 			}
 		}
 	}

@@ -189,6 +189,8 @@ func TestFallen(t *testing.T) {
 			map[ServiceFamily]bool{{"www", false}: false}, nil},
 		{"each family by itself", dualStack(), "a up, b up, b6 down", "", "a:", nil,
 			[]string{"www has 0 of 2 members up over IPv6, quorum 1"}},
+		{"both families alike are told once", dualStack(), "a up, b up", "", "a:, b:", nil,
+			[]string{"www has 0 of 2 members up, quorum 1"}},
 		{"two services on the pool", with(twoMembers(), func(c *config.Config) {
 			s := c.Services[0]
 			s.Name, s.VIPs, s.Quorum = "api", []netip.Addr{addr("198.51.100.2")}, config.Quorum{Members: 2}

@@ -33,6 +33,11 @@ type Observations struct {
 	// whether a service has to reach its quorum_restore or only to keep its
 	// quorum. At a start it is nil, and the quorum counts.
 	Forwarding map[ServiceFamily]bool
+	// Flaps is what the decision before this one had as its Flaps.
+	Flaps map[netip.Addr]Flaps
+	// Reloaded tells that the configuration has changed since the decision
+	// before this one: what ceases to forward now does so by that.
+	Reloaded bool
 	// Stopping is when the daemon was asked to stop; zero: it was not.
 	Stopping time.Time
 	// Listed is the kernel's table, at least as far as its VIPs are owned.
@@ -77,6 +82,9 @@ type Decision struct {
 	// service that has never forwarded and whose members have not all
 	// answered yet is not in it.
 	Forwarding map[ServiceFamily]bool
+	// Flaps are the VIPs that have failed lately; the next decision wants to
+	// know of them too.
+	Flaps map[netip.Addr]Flaps
 	// Next is when the decision changes by the mere passing of time; zero:
 	// never.
 	Next time.Time
@@ -106,6 +114,10 @@ type VIP struct {
 	Services []string // names
 	// Attributes are what its services say of its route; all say the same.
 	Attributes bgp.Attributes
+	// Failures is how often it has failed lately, and HeldUntil when it is
+	// announced again if it does not fail once more; zero: it is not held.
+	Failures  int
+	HeldUntil time.Time
 }
 
 // Service is the decision on one service.
@@ -191,6 +203,8 @@ type planner struct {
 	d      Decision
 	// unanswered counts the first answers that are missing, by pool.
 	unanswered map[string]int
+	// fallen are the services that have just ceased to forward by their checks.
+	fallen map[ServiceFamily]bool
 }
 
 func index(table l4.Table) map[l4.Key]l4.Service {
@@ -266,4 +280,16 @@ func Routes(vips []VIP) []bgp.Route {
 		}
 	}
 	return routes
+}
+
+// draining are the attributes of a route that drains. Whatever else is said of
+// the route is not better: the configuration is refused where it would be.
+func draining(a bgp.Attributes, b config.BGP) bgp.Attributes {
+	if b.DrainMED != nil {
+		a.MED = b.DrainMED
+	}
+	if b.DrainPrepend != nil {
+		a.Prepend = b.DrainPrepend
+	}
+	return a
 }

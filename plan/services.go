@@ -70,6 +70,7 @@ type ServiceFamily struct {
 // member that comes back need not carry everything alone.
 func (p *planner) services() {
 	p.d.Forwarding = map[ServiceFamily]bool{}
+	p.fallen = map[ServiceFamily]bool{}
 	for _, s := range p.cfg.Services {
 		pool, _ := p.cfg.Pool(s.Pool)
 		out := Service{Config: s, Forwarding: true}
@@ -77,6 +78,7 @@ func (p *planner) services() {
 			if !slices.ContainsFunc(s.VIPs, func(vip netip.Addr) bool { return vip.Is6() == f.is6 }) {
 				continue
 			}
+			drained := 0
 			for _, m := range pool.Members {
 				addr := memberAddr(m, f.is6)
 				if !addr.IsValid() {
@@ -87,6 +89,9 @@ func (p *planner) services() {
 				if p.state(target) == health.Up {
 					f.up++
 				}
+				if p.drainedUp(target) {
+					drained++
+				}
 				if p.obs.Health[target].State == health.Unknown {
 					f.unanswered++
 				}
@@ -94,6 +99,9 @@ func (p *planner) services() {
 			f.quorum = s.Quorum.Of(f.members)
 			f.restore = max(f.quorum, s.QuorumRestore.Of(f.members))
 			p.edge(s.Name, &f)
+			if p.fell(f, drained) {
+				p.fallen[ServiceFamily{Service: s.Name, IPv6: f.is6}] = true
+			}
 			out.families = append(out.families, f)
 		}
 		worst := slices.MinFunc(out.families, func(a, b family) int { return (a.up - a.needed()) - (b.up - b.needed()) })

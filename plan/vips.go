@@ -21,12 +21,26 @@ func (p *planner) vips() {
 			byVIP[vip] = append(byVIP[vip], s)
 		}
 	}
+	p.d.Flaps = map[netip.Addr]Flaps{}
 	for vip, services := range byVIP {
 		v := VIP{Addr: vip, Attributes: bgp.Attributes(services[0].Config.Attributes)}
 		for _, s := range services {
 			v.Services = append(v.Services, s.Config.Name)
 		}
+		flaps := p.flaps(vip, services)
+		if flaps.Count > 0 {
+			p.d.Flaps[vip] = flaps
+		}
+		v.Failures = flaps.at(p.obs.Now, p.cfg.Damping)
 		v.State, v.Reason = p.route(vip, services)
+		if v.State == Announced {
+			if reason := p.held(vip, flaps); reason != "" {
+				v.State, v.Reason, v.HeldUntil = Withdrawn, reason, flaps.heldUntil(p.cfg.Damping)
+			}
+		}
+		if v.State == Draining {
+			v.Attributes = draining(v.Attributes, p.cfg.BGP)
+		}
 		p.d.VIPs = append(p.d.VIPs, v)
 	}
 	slices.SortFunc(p.d.VIPs, func(a, b VIP) int { return a.Addr.Compare(b.Addr) })

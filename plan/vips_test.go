@@ -115,6 +115,24 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
+// TestDrainAttributes: a route that drains says so to those who do not obey
+// GRACEFUL_SHUTDOWN too, whoever has set what it says otherwise.
+func TestDrainAttributes(t *testing.T) {
+	cfg := twoMembers()
+	cfg.BGP.DrainMED, cfg.BGP.DrainPrepend = new(uint32(1000)), new(3)
+	cfg.Services[0].Attributes = config.Attributes{MED: new(uint32(4)), Communities: []uint32{1}}
+	vip := addr("198.51.100.1")
+	obs := Observations{Now: now, Health: members(cfg, "a up, b up"), Announced: map[netip.Addr]bool{vip: true}}
+	if got, want := Decide(cfg, obs).VIPs[0].Attributes.String(), "communities 0:1 med 4"; got != want {
+		t.Errorf("announced with %s, want %s", got, want)
+	}
+	obs.Stopping = now
+	d := Decide(cfg, obs)
+	if got, want := Routes(d.VIPs)[0].String(), "198.51.100.1/32 communities 0:1 med 1000 prepend 3 draining"; got != want {
+		t.Errorf("route %s, want %s", got, want)
+	}
+}
+
 // TestTargets: one probe for each address that some VIP needs, however many
 // services share the pool.
 func TestTargets(t *testing.T) {

@@ -59,8 +59,17 @@ Long options take one dash or two.`,
 	root.SetErr(stderr)
 	root.PersistentFlags().StringVar(&socket, "socket", control.DefaultSocket, "`path` of the unix socket on which lb4d listens")
 	client := func() *control.Client { return control.NewClient(socket) }
-	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client),
-		explainCommand(client), planCommand(client), versionCommand(client))
+	asked := false
+	root.Flags().BoolVar(&asked, "version", false, "the same as the command version")
+	versions := versionCommand(client)
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if asked {
+			return versions.RunE(cmd, args)
+		}
+		return cmd.Help()
+	}
+	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client), resetCommand(client),
+		explainCommand(client), planCommand(client), versions)
 
 	root.SetArgs(doubleDash(root, args))
 	err := root.ExecuteContext(ctx)

@@ -229,3 +229,20 @@ func TestTerminal(t *testing.T) {
 		})
 	}
 }
+
+// TestVersionFlag: lbctl -version says what lbctl version does, as lb4d -version
+// and most programs do.
+func TestVersionFlag(t *testing.T) {
+	path := serve(t, base())
+	var outputs []string
+	for _, args := range [][]string{{"version", "-socket", path}, {"-version", "-socket", path}, {"--version", "-socket", path}} {
+		var stdout, stderr bytes.Buffer
+		if exit := run(t.Context(), args, &stdout, &stderr); exit != 0 || stderr.Len() > 0 {
+			t.Fatalf("lbctl %q: exit status %d, stderr %q", args, exit, stderr.String())
+		}
+		outputs = append(outputs, stdout.String())
+	}
+	if outputs[0] != outputs[1] || outputs[0] != outputs[2] || !strings.Contains(outputs[0], "lbctl devel") {
+		t.Errorf("got %q", outputs)
+	}
+}

@@ -179,13 +179,21 @@ func (p *page) vips(vips []control.VIP) {
 	}
 	for _, v := range vips {
 		row := []cell{text(v.Address), coloured(v.State, stateColour(v.State)), text(p.since(v.Since)),
-			text(few(v.Services)), text(strings.TrimPrefix(v.Reason, v.State+": "))}
+			text(few(v.Services)), text(p.why(v))}
 		if special {
 			row = slices.Insert(row, len(row)-1, text(v.Attributes))
 		}
 		t.add(row...)
 	}
 	p.table("VIPs", t)
+}
+
+// why is a VIP's reason, with the time that is left where it is held down.
+func (p *page) why(v control.VIP) string {
+	if v.HeldUntil.After(p.now) {
+		return fmt.Sprintf("%s (%s left)", v.Reason, duration(v.HeldUntil.Sub(p.now)))
+	}
+	return v.Reason
 }
 
 func (p *page) services(services []control.Service) {

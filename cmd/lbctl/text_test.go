@@ -35,8 +35,8 @@ func base() *control.Status {
 		Config:      control.ConfigFile{Path: "/etc/lb/lb4d.toml", Loaded: at.Add(-192 * time.Second)},
 		Maintenance: control.Maintenance{Path: "/etc/lb/disable", Since: at.Add(-76 * time.Hour)},
 		VIPs: []control.VIP{
-			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "announced: www forwards to 2 of 2 members", Since: at.Add(-76 * time.Hour), Services: []string{"www"}},
-			{Address: "2001:db8::c633:6401", Announced: true, State: "announced", Reason: "announced: www forwards to 2 of 2 members", Since: at.Add(-192 * time.Second), Services: []string{"www"}},
+			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "www forwards to 2 of 2 members", Since: at.Add(-76 * time.Hour), Services: []string{"www"}},
+			{Address: "2001:db8::c633:6401", Announced: true, State: "announced", Reason: "www forwards to 2 of 2 members", Since: at.Add(-192 * time.Second), Services: []string{"www"}},
 		},
 		Services: []control.Service{
 			{Name: "www", Forwarding: true, Reason: "www forwards to 2 of 2 members", Since: at.Add(-76 * time.Hour), VIPs: []string{"198.51.100.1", "2001:db8::c633:6401"}, Ports: []string{"80/tcp", "443/tcp"}, Pool: "lb7", Up: 2, Quorum: 1, QuorumRestore: 1, Members: 2},
@@ -64,10 +64,10 @@ func worst() *control.Status {
 	for i := range st.VIPs {
 		v := &st.VIPs[i]
 		v.Announced, v.State = false, "withdrawn"
-		v.Reason = "withdrawn: maintenance file /etc/lb/disable (" + st.Maintenance.Reason + ")"
+		v.Reason = "maintenance file /etc/lb/disable (" + st.Maintenance.Reason + ")"
 	}
 	st.VIPs[0].Announced, st.VIPs[0].State = true, "draining"
-	st.VIPs[0].Reason = "draining" + strings.TrimPrefix(st.VIPs[0].Reason, "withdrawn")
+	st.VIPs[1].Reason, st.VIPs[1].HeldUntil = "held down until 2024-05-17T03:14:00Z, because its checks have failed 4 times; lbctl reset 2001:db8::c633:6401 ends that", at.Add(75*time.Second)
 	st.VIPs[0].Services = []string{"www", "mail", "dns", "ntp", "irc"}
 	s := &st.Services[0]
 	s.Forwarding, s.Up, s.QuorumRestore, s.Reason = false, 0, 2, "www has 0 of 2 members up, quorum 1"
