@@ -62,8 +62,7 @@ type connection struct {
 	heard     bool // the peer's OPEN has come
 	peerAS    uint32
 	families  []bgp.Family
-	offered   bool // our OPEN offers graceful restart
-	helps     bool // the peer's does too
+	helps     bool // the peer offers graceful restart
 	cause     string
 	unbounded bool // GoBGP has set no deadline for writes
 	// awaited withdrawals are still to be sent until told is closed. It is nil
@@ -92,11 +91,7 @@ func (c *connection) Write(b []byte) (int, error) {
 		switch b[18] {
 		case bgp.BGP_MSG_OPEN:
 			c.advance(stateConnect, stateOpenSent)
-			var offered bool
-			b, offered = c.offer.mark(b)
-			c.mu.Lock()
-			c.offered = offered
-			c.mu.Unlock()
+			b = c.offer.mark(b)
 		case bgp.BGP_MSG_KEEPALIVE:
 			c.advance(stateOpenSent, stateOpenConfirm)
 		case bgp.BGP_MSG_NOTIFICATION:

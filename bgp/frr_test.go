@@ -116,7 +116,11 @@ func (f *frr) everything(t *testing.T) []string {
 	return shown(lines)
 }
 
-var frrWithdrawn = regexp.MustCompile(`rcvd UPDATE about (\S+) .*-- withdrawn`)
+var (
+	frrWithdrawn = regexp.MustCompile(`rcvd UPDATE about (\S+) .*-- withdrawn`)
+	// A route that bgpd took away and has again, sooner than it told anybody.
+	frrFlapped = regexp.MustCompile(`rcvd (\S+) .*, flapped quicker than processing`)
+)
 
 // withdrawn are the prefixes that were withdrawn so far.
 func (f *frr) withdrawn(t *testing.T) []string {
@@ -125,7 +129,7 @@ func (f *frr) withdrawn(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return first(frrWithdrawn, string(log))
+	return append(first(frrWithdrawn, string(log)), first(frrFlapped, string(log))...)
 }
 
 // counts are the sizes of the two tables.

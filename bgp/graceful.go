@@ -71,24 +71,27 @@ func (s *session) offer(p Peer) offer {
 // agree notes what came of the offer when the session is up, and returns it for
 // the log. It is called with mu held.
 func (s *session) agree() (agreed []any) {
-	s.restart.over = true
-	s.keeps = 0
-	if s.current == nil || !s.current.helped() {
+	s.restart.over, s.keeps = true, 0
+	c := s.current
+	switch {
+	case s.peer.GracefulRestart == 0 || c == nil:
 		return nil
+	case !c.helped():
+		return []any{"graceful_restart", "not offered by the peer"}
 	}
 	s.keeps = s.peer.GracefulRestart
 	agreed = []any{"graceful_restart", s.keeps}
-	if o := s.current.offer; o.restarted {
-		agreed = append(agreed, "kept", o.preserved)
+	if c.offer.restarted {
+		agreed = append(agreed, "kept", c.offer.preserved)
 	}
 	return agreed
 }
 
-// helped reports whether both sides have offered graceful restart.
+// helped reports whether the peer offers graceful restart.
 func (c *connection) helped() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.helps && c.offered
+	return c.helps
 }
 
 // abandon closes the connection before GoBGP can say goodbye on it.
@@ -97,18 +100,16 @@ func (c *connection) abandon() {
 	_ = c.TCPConn.Close()
 }
 
-// mark makes of an OPEN of GoBGP's one that says what is offered. offered tells
-// that it has the capability at all.
-func (o offer) mark(message []byte) (marked []byte, offered bool) {
-	marked = slices.Clone(message)
+// mark makes of an OPEN of GoBGP's one that says what is offered.
+func (o offer) mark(message []byte) []byte {
+	marked := slices.Clone(message)
 	if len(message) < headerLength+openLength {
-		return marked, false
+		return marked
 	}
 	capabilities(marked[headerLength:], func(code byte, value []byte) {
 		if bgp.BGPCapabilityCode(code) != bgp.BGP_CAP_GRACEFUL_RESTART || len(value) < 2 {
 			return
 		}
-		offered = true
 		value[0] &= 0x0f // the upper half of the time
 		if o.restarted {
 			value[0] |= restartState
@@ -127,7 +128,7 @@ func (o offer) mark(message []byte) (marked []byte, offered bool) {
 			}
 		}
 	})
-	return marked, offered
+	return marked
 }
 
 // askToKeep is what GoBGP is told of the graceful restart of a peer, and of

@@ -20,6 +20,8 @@ type router interface {
 	withdrawn(t *testing.T) []string
 	// nextHops are those that its kernel has for a prefix.
 	nextHops(t *testing.T, prefix string) []string
+	// watch notes what its kernel loses.
+	watch(t *testing.T) *losses
 }
 
 // seen is a path as a router shows it.
@@ -66,6 +68,8 @@ type sessions struct {
 	ttlSecurity bool
 	split       bool
 	hosts       int
+	// keeps tells that the router keeps the routes of a host that restarts.
+	keeps bool
 }
 
 // neighbor is one session as a router sees it.
@@ -112,6 +116,9 @@ filter incoming {
 			if c.ttlSecurity {
 				config += "  ttl security on;\n"
 			}
+			if !c.keeps {
+				config += "  graceful restart off;\n"
+			}
 			for family, carried := range map[string]bool{"ipv4": n.v4, "ipv6": n.v6} {
 				if carried {
 					config += "  " + family + " { import filter incoming; export none; };\n"
@@ -135,6 +142,9 @@ filter incoming {
 			}
 			if c.ttlSecurity {
 				config += neighbor + "ttl-security hops 1\n"
+			}
+			if !c.keeps {
+				config += neighbor + "graceful-restart-disable\n"
 			}
 			// By itself it lowers what an external peer drains, and nothing of
 			// an internal one.
@@ -166,9 +176,15 @@ route-map incoming permit 20
 			if c.ttlSecurity {
 				config += "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n"
 			}
+			if c.keeps {
+				config += "[neighbors.graceful-restart.config]\nenabled = true\n"
+			}
 			for family, carried := range map[string]bool{"ipv4": n.v4, "ipv6": n.v6} {
 				if carried {
 					config += fmt.Sprintf("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"%s-unicast\"\n", family)
+					if c.keeps {
+						config += "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
+					}
 				}
 			}
 		}

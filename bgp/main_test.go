@@ -19,6 +19,9 @@ const isolated = "BGP_TEST_ISOLATED"
 // TestMain moves the tests into a network namespace of their own where it
 // may. There they know every interface and address, and may add some.
 func TestMain(m *testing.M) {
+	if os.Getenv(asSpeaker) != "" {
+		speak()
+	}
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
