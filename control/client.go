@@ -32,8 +32,9 @@ const (
 // Client asks the daemon that listens on a unix socket. Its errors are for
 // people: one line that says what to do.
 type Client struct {
-	socket string
-	http   *http.Client
+	socket  string
+	program string // who should listen there, for errors
+	http    *http.Client
 }
 
 // NewClient is a client of the daemon on socket; empty: DefaultSocket. It
@@ -46,7 +47,7 @@ func NewClient(socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: &http.Client{
+	return &Client{socket: socket, program: "lb4d", http: &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dial,
 			DisableKeepAlives:      true,
@@ -58,6 +59,29 @@ func NewClient(socket string) *Client {
 	}}
 }
 
+// NewLB7Client is a client of the lb7d on socket; empty: DefaultLB7Socket.
+func NewLB7Client(socket string) *Client {
+	if socket == "" {
+		socket = DefaultLB7Socket
+	}
+	c := NewClient(socket)
+	c.program = "lb7d"
+	return c
+}
+
+// LB7Status is the latest status of lb7d.
+func (c *Client) LB7Status(ctx context.Context) (*LB7Status, error) {
+	body, err := c.RawStatus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var st LB7Status
+	if err := json.Unmarshal(body, &st); err != nil {
+		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and lb7d of the same version? (lbctl version)", c.socket, err)
+	}
+	return &st, nil
+}
+
 // Status is the latest status of the daemon.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	body, err := c.RawStatus(ctx)
@@ -66,7 +90,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	}
 	var st Status
 	if err := json.Unmarshal(body, &st); err != nil {
-		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and lb4d of the same version? (lbctl version)", c.socket, err)
+		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and %s of the same version? (lbctl version)", c.socket, err, c.program)
 	}
 	return &st, nil
 }
@@ -79,7 +103,7 @@ func (c *Client) RawStatus(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if !json.Valid(body) {
-		return nil, fmt.Errorf("reading the answer on %s: it is no JSON: is it lb4d that listens there?", c.socket)
+		return nil, fmt.Errorf("reading the answer on %s: it is no JSON: is it %s that listens there?", c.socket, c.program)
 	}
 	return body, nil
 }
@@ -107,7 +131,7 @@ func (c *Client) ask(ctx context.Context, method, path string, send []byte, time
 	case err != nil:
 		return nil, c.explain(err, timeout)
 	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("reading the answer on %s: it has more than %d MiB: is it lb4d that listens there?", c.socket, maxAnswer>>20)
+		return nil, fmt.Errorf("reading the answer on %s: it has more than %d MiB: is it %s that listens there?", c.socket, maxAnswer>>20, c.program)
 	case resp.StatusCode != http.StatusOK:
 		if refusal := readRefusal(resp.StatusCode, body); refusal != nil {
 			return nil, refusal
@@ -124,17 +148,17 @@ func (c *Client) explain(err error, timeout time.Duration) error {
 	case errors.Is(err, context.Canceled):
 		return context.Canceled
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no lb4d answers on %s: is it running? (systemctl status lb4d)", c.socket)
+		return fmt.Errorf("no %[1]s answers on %[2]s: is it running? (systemctl status %[1]s)", c.program, c.socket)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("no permission to ask lb4d on %s: you need to be root%s", c.socket, orInGroup(c.socket))
+		return fmt.Errorf("no permission to ask %s on %s: you need to be root%s", c.program, c.socket, orInGroup(c.socket))
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("lb4d on %s gave no answer within %s: it may be stuck (journalctl -u lb4d)", c.socket, timeout)
+		return fmt.Errorf("%[1]s on %[2]s gave no answer within %[3]s: it may be stuck (journalctl -u %[1]s)", c.program, c.socket, timeout)
 	}
 	var get *url.Error // which repeats what is asked
 	if errors.As(err, &get) {
 		err = get.Err
 	}
-	return fmt.Errorf("asking lb4d on %s: %w", c.socket, cause(err))
+	return fmt.Errorf("asking %s on %s: %w", c.program, c.socket, cause(err))
 }
 
 // orInGroup names the group that may use the socket, as far as can be seen

@@ -165,7 +165,7 @@ func (c *Client) drain(ctx context.Context, path string, r DrainRequest) (*Drain
 	}
 	var a DrainAnswer
 	if err := json.Unmarshal(body, &a); err != nil {
-		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and lb4d of the same version? (lbctl version)", c.socket, err)
+		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and %s of the same version? (lbctl version)", c.socket, err, c.program)
 	}
 	return &a, nil
 }

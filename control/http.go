@@ -93,6 +93,7 @@ func (s *Server) changes(o Options) http.Handler {
 	if o.Explain != nil {
 		mux.HandleFunc("POST /v1/explain", serveQuestion(o.Explain))
 	}
+	lb7Routes(mux, o.LB7)
 	small := http.MaxBytesHandler(mux, maxBodyBytes)
 	if o.Plan == nil {
 		return small
@@ -104,7 +105,7 @@ func (s *Server) changes(o Options) http.Handler {
 }
 
 // encode is st as JSON with a newline at its end.
-func encode(st *Status) ([]byte, error) {
+func encode(st status) ([]byte, error) {
 	body, err := json.Marshal(st)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the status: %w", err)
@@ -131,7 +132,7 @@ func (s *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, err)
 		return
 	}
-	_, _ = fmt.Fprintln(w, "ok: "+oneLine(st.Summary))
+	_, _ = fmt.Fprintln(w, "ok: "+oneLine(st.summary()))
 }
 
 func header(w http.ResponseWriter, contentType string) {

@@ -30,7 +30,7 @@ type family struct {
 	kind prometheus.ValueType
 }
 
-var families []family // all of them, for Describe
+var families []family // all of both daemons, for Describe
 
 func gauge(name, help string, labels ...string) family {
 	return newFamily(prometheus.GaugeValue, name, help, labels)
@@ -42,6 +42,20 @@ func counter(name, help string, labels ...string) family {
 
 func newFamily(kind prometheus.ValueType, name, help string, labels []string) family {
 	f := family{prometheus.NewDesc("lb4d_"+name, help, labels, nil), kind}
+	families = append(families, f)
+	return f
+}
+
+func lb7Gauge(name, help string, labels ...string) family {
+	return newLB7Family(prometheus.GaugeValue, name, help, labels)
+}
+
+func lb7Counter(name, help string, labels ...string) family {
+	return newLB7Family(prometheus.CounterValue, name, help, labels)
+}
+
+func newLB7Family(kind prometheus.ValueType, name, help string, labels []string) family {
+	f := family{prometheus.NewDesc("lb7d_"+name, help, labels, nil), kind}
 	families = append(families, f)
 	return f
 }
@@ -108,7 +122,7 @@ var (
 // collector turns the latest status into metrics at each scrape. So they
 // never disagree with one another, nor with lbctl.
 type collector struct {
-	latest func() *Status
+	latest func() *snapshot
 }
 
 // metricsHandler serves the collector together with those of the Go runtime
@@ -116,7 +130,7 @@ type collector struct {
 func (s *Server) metricsHandler() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
-		collector{func() *Status { return s.latest.Load().status }},
+		collector{s.latest.Load},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -139,7 +153,11 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	st, e := c.latest(), emitter{ch}
+	c.latest().emit(emitter{ch})
+}
+
+// lb4 sends the metrics of lb4d.
+func (e emitter) lb4(st *Status) {
 	e.daemon(st)
 	for i := range st.VIPs {
 		e.vip(&st.VIPs[i])

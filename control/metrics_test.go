@@ -73,7 +73,7 @@ func fixture() *Status {
 func scrape(t *testing.T, st *Status) []byte {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(collector{func() *Status { return st }})
+	reg.MustRegister(collector{func() *snapshot { return newSnapshot(st, func(e emitter) { e.lb4(st) }) }})
 	rec := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 	if rec.Code != 200 {

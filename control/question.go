@@ -23,7 +23,7 @@ func serveQuestion[Q, A any](ask func(context.Context, Q) (*A, error)) http.Hand
 		a, err := ask(ctx, q)
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = &Refusal{http.StatusServiceUnavailable,
-				fmt.Sprintf("lb4d has not found the answer within %s: try again", changeTimeout)}
+				fmt.Sprintf("the answer was not found within %s: try again", changeTimeout)}
 		}
 		answer(w, a, err)
 	}
@@ -41,7 +41,7 @@ func question[A any](ctx context.Context, c *Client, path string, q any) (*A, er
 	}
 	a := new(A)
 	if err := json.Unmarshal(body, a); err != nil {
-		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and lb4d of the same version? (lbctl version)", c.socket, err)
+		return nil, fmt.Errorf("reading the answer on %s: %w: are lbctl and %s of the same version? (lbctl version)", c.socket, err, c.program)
 	}
 	return a, nil
 }

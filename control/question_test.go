@@ -45,7 +45,7 @@ func TestExplainRoundTrip(t *testing.T) {
 		want   string
 	}{
 		{&Refusal{404, "there is no such service"}, 404, "there is no such service"},
-		{context.DeadlineExceeded, 503, "lb4d has not found the answer within 8s: try again"},
+		{context.DeadlineExceeded, 503, "the answer was not found within 8s: try again"},
 	} {
 		failed = tt.err
 		_, err := c.Explain(t.Context(), asked)

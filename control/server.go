@@ -37,6 +37,9 @@ type Options struct {
 	Plan func(ctx context.Context, r PlanRequest) (*PlanAnswer, error)
 	// Reset answers POST /v1/reset; otherwise as Drain.
 	Reset func(ctx context.Context, r ResetRequest) (*ResetAnswer, error)
+	// LB7 are the requests of lb7d, whose status PublishLB7 publishes; nil: it
+	// is lb4d that listens.
+	LB7 *LB7Requests
 	// Log gets warnings on the socket's group and on broken handlers; nil:
 	// nobody does.
 	Log *slog.Logger
@@ -74,6 +77,9 @@ func Listen(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := newServer(o.Version, o.Log)
+	if o.LB7 != nil {
+		s.startLB7(o.Version)
+	}
 	s.socket = sock
 	// POST requests belong to this listener alone: who may change something is
 	// decided by the socket's mode and group.
@@ -105,7 +111,8 @@ func (s *Server) Publish(st *Status) {
 	if st == nil {
 		return
 	}
-	s.latest.Store(newSnapshot(st))
+	st = withoutNull(st)
+	s.latest.Store(newSnapshot(st, func(e emitter) { e.lb4(st) }))
 }
 
 // Close stops serving and removes the socket where it is still this server's.
@@ -132,13 +139,20 @@ func (s *Server) Close() error {
 // snapshot is one published status with its JSON, which is made at most once
 // however many ask for it: so slow readers share one buffer.
 type snapshot struct {
-	status *Status
+	status status
 	json   func() ([]byte, error)
+	emit   func(emitter) // the metrics
 }
 
-func newSnapshot(st *Status) *snapshot {
-	st = withoutNull(st)
-	return &snapshot{status: st, json: sync.OnceValues(func() ([]byte, error) { return encode(st) })}
+// status is what either daemon publishes.
+type status interface {
+	// Alive is nil while the daemon is at work.
+	Alive(now time.Time) error
+	summary() string
+}
+
+func newSnapshot(st status, emit func(emitter)) *snapshot {
+	return &snapshot{status: st, json: sync.OnceValues(func() ([]byte, error) { return encode(st) }), emit: emit}
 }
 
 // withoutNull is a copy of st in which every list is one: readers of the JSON

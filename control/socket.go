@@ -71,7 +71,7 @@ func makeDir(dir string) error {
 		err = os.Chmod(dir, 0o755) // whatever the umask says
 	}
 	if err != nil {
-		return fmt.Errorf("creating directory %s for the control socket: %w: create it for the user that runs lb4d (in its systemd unit: RuntimeDirectory=), or set [control] socket to another path",
+		return fmt.Errorf("creating directory %s for the control socket: %w: create it for the user that runs the daemon (in its systemd unit: RuntimeDirectory=), or set [control] socket to another path",
 			dir, cause(err))
 	}
 	return nil
@@ -109,10 +109,10 @@ func removeStale(path string) error {
 	switch {
 	case err == nil:
 		defer conn.Close()
-		return fmt.Errorf("another lb4d%s is running on control socket %s: stop it, or set [control] socket to another path",
+		return fmt.Errorf("another daemon%s is running on control socket %s: stop it, or set [control] socket to another path",
 			peerPID(conn), path)
 	case errors.Is(err, syscall.EAGAIN): // its backlog is full: so there is one
-		return fmt.Errorf("another lb4d is running on control socket %s and does not answer: stop it, or set [control] socket to another path", path)
+		return fmt.Errorf("another daemon is running on control socket %s and does not answer: stop it, or set [control] socket to another path", path)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !errors.Is(err, syscall.ECONNREFUSED):
@@ -172,7 +172,7 @@ func (s *socket) bind() error {
 	hint := "set [control] socket to another path"
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		hint = fmt.Sprintf("let the user that runs lb4d (uid %d) write to %s, or set [control] socket to another path",
+		hint = fmt.Sprintf("let the user that runs the daemon (uid %d) write to %s, or set [control] socket to another path",
 			os.Geteuid(), filepath.Dir(s.path))
 	case errors.Is(err, syscall.EROFS):
 		hint = filepath.Dir(s.path) + " is read-only; set [control] socket to a path under /run"
@@ -188,7 +188,7 @@ func (s *socket) setGroup(group string, log *slog.Logger) {
 	}
 	g, err := user.LookupGroup(group)
 	if err != nil {
-		log.Warn("control socket is for root and lb4d's own user and group: its group does not exist; create it with groupadd --system "+group,
+		log.Warn("control socket is for root and the daemon's own user and group: its group does not exist; create it with groupadd --system "+group,
 			"socket", s.path, "group", group)
 		return
 	}
@@ -197,7 +197,7 @@ func (s *socket) setGroup(group string, log *slog.Logger) {
 		err = os.Lchown(s.path, -1, gid)
 	}
 	if err != nil {
-		log.Warn("control socket is for root and lb4d's own user and group: its group could not be set; add lb4d's user to the group",
+		log.Warn("control socket is for root and the daemon's own user and group: its group could not be set; add its user to the group",
 			"socket", s.path, "group", group, "err", cause(err))
 	}
 }

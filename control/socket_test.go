@@ -85,7 +85,7 @@ func TestSocketOfDeadProcessIsReplaced(t *testing.T) {
 func TestSocketOfLiveProcessStays(t *testing.T) {
 	_, path := start(t)
 	_, err := open(path)
-	want := fmt.Sprintf("another lb4d (pid %d) is running on control socket %s", os.Getpid(), path)
+	want := fmt.Sprintf("another daemon (pid %d) is running on control socket %s", os.Getpid(), path)
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
@@ -131,7 +131,7 @@ func TestSocketRace(t *testing.T) {
 				s, err := open(path)
 				if err == nil {
 					won <- s
-				} else if !strings.Contains(err.Error(), "another lb4d") {
+				} else if !strings.Contains(err.Error(), "another daemon") {
 					t.Error(err)
 				}
 			})
@@ -157,7 +157,7 @@ func TestSocketFaultsSayWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct{ path, want string }{
-		"not writable": {filepath.Join(closed, "s"), "permission denied: let the user that runs lb4d (uid "},
+		"not writable": {filepath.Join(closed, "s"), "permission denied: let the user that runs the daemon (uid "},
 		"no directory": {filepath.Join(closed, "lb", "s"), "creating directory " + closed + "/lb for the control socket: permission denied: create it"},
 		"a file":       {"/etc/passwd", "there is something there that is no socket"},
 		"a directory":  {dir, "there is something there that is no socket"},

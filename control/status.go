@@ -38,6 +38,8 @@ type Status struct {
 	Counters Counters `json:"counters"`
 }
 
+func (st *Status) summary() string { return st.Summary }
+
 // ConfigFile tells which configuration is in force.
 type ConfigFile struct {
 	Path   string    `json:"path"`

@@ -21,6 +21,7 @@ import (
 	"lb4d/config"
 	"lb4d/control"
 	"lb4d/health"
+	"lb4d/internal/service"
 	"lb4d/l4"
 	"lb4d/maintenance"
 	"lb4d/plan"
@@ -301,7 +302,7 @@ func (d *Daemon) stop() {
 // reload puts a new configuration in force, as one step or not at all: all
 // that can fail comes before anything live is touched.
 func (d *Daemon) reload() {
-	d.opts.Notify(reloading())
+	d.opts.Notify(service.Reloading())
 	d.readyDue = true
 	if err := d.tryReload(); err != nil {
 		d.counters.ReloadsFailed++

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"lb4d/l7/internal/haproxytest"
+	"lb4d/internal/haproxytest"
 	"lb4d/l7/slots"
 )
 

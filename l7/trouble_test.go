@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"lb4d/l7/internal/haproxytest"
+	"lb4d/internal/haproxytest"
 	"lb4d/l7/runtime"
 	"lb4d/l7/slots"
 )

@@ -14,10 +14,10 @@ import (
 	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
-	"github.com/coreos/go-systemd/v22/journal"
 
 	"lb4d/config"
 	"lb4d/daemon"
+	"lb4d/internal/service"
 )
 
 // version is set by the build.
@@ -64,7 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "lb4d: -log-level %q is not known; use debug, info, warn or error\n", *logLevel)
 		return 2
 	}
-	log := logger(stderr, level)
+	log := service.Logger(stderr, level)
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -104,19 +104,4 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
-}
-
-// logger writes key=value lines, without the time under journald, which has
-// its own.
-func logger(w io.Writer, level slog.Level) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
-	if underJournal, _ := journal.StderrIsJournalStream(); underJournal {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }

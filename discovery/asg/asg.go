@@ -6,26 +6,20 @@
 package asg
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/logging"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"lb4d/discovery"
+	"lb4d/internal/awsclient"
 )
 
 const (
@@ -104,31 +98,12 @@ type clients struct {
 // connect finds the region and the credentials. It asks nobody, but the host's
 // metadata service where the region is nowhere else.
 func (s Source) connect(ctx context.Context, pause time.Duration) (*clients, error) {
-	region := config.WithRegion(s.Region)
-	if s.Region == "" {
-		region = config.WithEC2IMDSRegion()
-	}
-	retryer := func() aws.Retryer {
-		return retry.NewStandard(func(o *retry.StandardOptions) {
-			o.MaxAttempts = attempts
-			o.MaxBackoff = pause
-		})
-	}
-	// Its own logger would write to the daemon's stderr.
-	settings, err := config.LoadDefaultConfig(ctx, region, config.WithRetryer(retryer), config.WithLogger(logging.Nop{}))
+	settings, err := awsclient.Load(ctx, awsclient.Options{
+		Region: s.Region, Endpoint: s.Endpoint,
+		Attempts: attempts, MaxBackoff: pause, MaxBytes: discovery.MaxBytes,
+	})
 	if err != nil {
 		return nil, err
-	}
-	if settings.Region == "" {
-		return nil, errors.New("no region is known")
-	}
-	// One is there where the environment has a CA bundle for it.
-	if settings.HTTPClient == nil {
-		settings.HTTPClient = awshttp.NewBuildableClient()
-	}
-	settings.HTTPClient = bounded{settings.HTTPClient}
-	if s.Endpoint != "" {
-		settings.BaseEndpoint = &s.Endpoint
 	}
 	return &clients{autoscaling.NewFromConfig(settings), ec2.NewFromConfig(settings)}, nil
 }
@@ -151,32 +126,4 @@ func (s Source) explained(doing string, err error) error {
 		return fmt.Errorf("%s: it answered %d %s: %w", doing, status, http.StatusText(status), response.Err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
-}
-
-// bounded is a client whose answers end, with an error, at MaxBytes.
-type bounded struct {
-	client aws.HTTPClient
-}
-
-// Do makes one request.
-func (b bounded) Do(request *http.Request) (*http.Response, error) {
-	// The SDK closes the body of a request as soon as it has the head of the
-	// answer. Where net/http is not quite done with it then, it closes the
-	// connection under the answer: a known race of the two, seen in one of a
-	// hundred answers that take several reads. So net/http gets a body that
-	// nobody else has.
-	if request.Body != nil && request.Body != http.NoBody {
-		form, err := io.ReadAll(io.LimitReader(request.Body, discovery.MaxBytes))
-		if err != nil {
-			return nil, err
-		}
-		own := *request
-		own.Body = io.NopCloser(bytes.NewReader(form))
-		request = &own
-	}
-	response, err := b.client.Do(request)
-	if err == nil {
-		response.Body = http.MaxBytesReader(nil, response.Body, discovery.MaxBytes)
-	}
-	return response, err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"lb4d/l7/internal/haproxytest"
+	"lb4d/internal/haproxytest"
 	"lb4d/l7/runtime"
 )
 
@@ -278,5 +279,53 @@ func BenchmarkDo(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestShowFrontends counts the sessions that go on at a front end.
+func TestShowFrontends(t *testing.T) {
+	port := haproxytest.FreePort(t)
+	h := haproxytest.Start(t, fmt.Sprintf(`
+defaults
+	mode tcp
+	timeout connect 1s
+	timeout client 10s
+	timeout server 10s
+frontend in
+	bind 127.0.0.1:%d
+	tcp-request inspect-delay 9s
+	tcp-request content accept if { req.len gt 1000 }
+	default_backend none
+backend none
+`, port))
+	c, err := runtime.New(h.Socket, runtime.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions := func() int {
+		t.Helper()
+		fronts, err := c.ShowFrontends(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(fronts) != 1 || fronts[0].Backend != "in" || fronts[0].Server != "FRONTEND" {
+			t.Fatalf("front ends %+v, want in alone", fronts)
+		}
+		return fronts[0].Sessions
+	}
+	if n := sessions(); n != 0 {
+		t.Errorf("%d sessions before any", n)
+	}
+	for want := 1; want <= 3; want++ {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for deadline := time.Now().Add(5 * time.Second); sessions() != want; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d sessions, want %d", sessions(), want)
+			}
+		}
 	}
 }

@@ -44,7 +44,23 @@ func (c *Client) ShowStat(ctx context.Context, backend string) ([]Stat, error) {
 		return nil, err
 	}
 	// 6: back ends (2) and servers (4), not front ends of the same name.
-	cmd, err := command(nil, "show", "stat", backend, "6", "-1")
+	stats, err := c.showStat(ctx, backend, "6", "-1")
+	if err == nil && len(stats) == 0 {
+		cmd, _ := command(nil, "show", "stat", backend, "6", "-1")
+		err = cmd.refused(-1, "No such backend")
+	}
+	return stats, err
+}
+
+// ShowFrontends lists the front ends, in HAProxy's order; Backend is the front
+// end's name then. Its own sockets are none of them.
+func (c *Client) ShowFrontends(ctx context.Context) ([]Stat, error) {
+	return c.showStat(ctx, "-1", "1", "-1")
+}
+
+// showStat sends "show stat" with the selection given.
+func (c *Client) showStat(ctx context.Context, selection ...string) ([]Stat, error) {
+	cmd, err := command(nil, append([]string{"show", "stat"}, selection...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +79,6 @@ func (c *Client) ShowStat(ctx context.Context, backend string) ([]Stat, error) {
 	stats, err := parseStat(text.String())
 	if err != nil {
 		return nil, fmt.Errorf("reading the reply to %q: %w", cmd, err)
-	}
-	if len(stats) == 0 {
-		return nil, cmd.refused(-1, "No such backend")
 	}
 	return stats, nil
 }

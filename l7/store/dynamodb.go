@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"lb4d/internal/awsclient"
 	"lb4d/l7/slots"
 )
 
@@ -97,6 +98,22 @@ func NewDynamoDB(c *dynamodb.Client, o DynamoDBOptions) *DynamoDB {
 		o.Poll = time.Second
 	}
 	return &DynamoDB{client: c, o: o, wrote: make(chan struct{}, 1)}
+}
+
+// DialDynamoDB prepares a client with the credentials that AWS's own tools would
+// use. An empty region is that of the environment or the instance, an empty
+// endpoint AWS's.
+func DialDynamoDB(ctx context.Context, region, endpoint string) (*dynamodb.Client, error) {
+	settings, err := awsclient.Load(ctx, awsclient.Options{
+		Region: region, Endpoint: endpoint,
+		// Each question ends after opTimeout, whatever was tried by then.
+		Attempts: 3, MaxBackoff: opTimeout / 4,
+		MaxBytes: maxFile,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the DynamoDB client: %w", err)
+	}
+	return dynamodb.NewFromConfig(settings), nil
 }
 
 // item is one row's attributes.
