@@ -1,0 +1,237 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// found says what a device with a name of ours decapsulates.
+func found(link netlink.Link) foundTunnel {
+	f := foundTunnel{name: link.Attrs().Name, up: link.Attrs().Flags&net.FlagUp != 0}
+	e, ok := decapsulates(link)
+	if ok {
+		f.endpoint = e
+	}
+	return f
+}
+
+// decapsulates tells what a tunnel device takes in. It returns false where the
+// device is of another sort than ours are.
+func decapsulates(link netlink.Link) (endpoint, bool) {
+	var local, remote net.IP
+	var e endpoint
+	plain := true
+	anyone := netip.IPv4Unspecified()
+	switch l := link.(type) {
+	case *netlink.Iptun:
+		e.kind, local, remote = kindIPIP, l.Local, l.Remote
+		plain = l.EncapType == 0 && !l.FlowBased && (l.Proto == unix.IPPROTO_IPIP || l.Proto == 0)
+	case *netlink.Sittun:
+		e.kind, local, remote = kindSIT, l.Local, l.Remote
+		plain = l.EncapType == 0 && (l.Proto == unix.IPPROTO_IPV6 || l.Proto == 0)
+	case *netlink.Ip6tnl:
+		e.kind, local, remote, anyone = kindTNL6, l.Local, l.Remote, netip.IPv6Unspecified()
+		plain = l.EncapType == 0 && !l.FlowBased && l.Proto == 0
+	case *netlink.Gretun:
+		e.kind, local, remote = kindGRE, l.Local, l.Remote
+		if l.Type() == "ip6gre" {
+			e.kind, anyone = kindGRE6, netip.IPv6Unspecified()
+		}
+		plain = l.EncapType == 0 && !l.FlowBased && l.IFlags == 0
+	default:
+		return e, false
+	}
+	for _, a := range []struct {
+		from net.IP
+		to   *netip.Addr
+	}{{local, &e.local}, {remote, &e.remote}} {
+		addr, ok := netip.AddrFromSlice(a.from)
+		if !ok {
+			addr = anyone
+		}
+		*a.to = addr
+	}
+	return e, plain
+}
+
+// link is the device to make. Only the way in is used, so what is about the way
+// out is left as the kernel has it.
+func (e endpoint) link() netlink.Link {
+	attrs := netlink.LinkAttrs{Name: e.name()}
+	local, remote := net.IP(e.local.AsSlice()), net.IP(e.remote.AsSlice())
+	switch e.kind {
+	case kindIPIP:
+		return &netlink.Iptun{LinkAttrs: attrs, Local: local, Remote: remote, PMtuDisc: 1, Proto: unix.IPPROTO_IPIP}
+	case kindSIT:
+		return &netlink.Sittun{LinkAttrs: attrs, Local: local, Remote: remote, PMtuDisc: 1, Proto: unix.IPPROTO_IPV6}
+	case kindTNL6:
+		return &netlink.Ip6tnl{LinkAttrs: attrs, Local: local, Remote: remote}
+	default:
+		return &netlink.Gretun{LinkAttrs: attrs, Local: local, Remote: remote, PMtuDisc: 1}
+	}
+}
+
+// applyTunnels makes the tunnel devices equal to the wanted ones, with their
+// sysctls.
+func (d *Decapsulator) applyTunnels(listed []foundTunnel, wanted []endpoint, changes *[]string) error {
+	ops := diffTunnels(listed, wanted)
+	// A device that could not be made need not be set up.
+	failed := make(map[string]bool)
+	var errs []error
+	do := func(verbs ...tunnelVerb) {
+		for _, op := range ops {
+			if !slices.Contains(verbs, op.do) || failed[op.name] {
+				continue
+			}
+			if err := d.applyTunnel(op); err != nil {
+				failed[op.name] = true
+				errs = append(errs, fmt.Errorf("applying %q: %w", op, err))
+				continue
+			}
+			*changes = append(*changes, op.String())
+		}
+	}
+	do(removeTunnel, addTunnel)
+	// Before they are up, so that no packet comes in under others.
+	var devices []string
+	for _, e := range wanted {
+		devices = append(devices, e.name())
+	}
+	present, _, err := readSysctls(procSys, decapKeys(nil, devices))
+	errs = append(errs, err)
+	var needed []Sysctl
+	for _, device := range devices {
+		if _, ok := present[confKey(device, keyRPFilter)]; ok {
+			needed = append(needed, tunnelSysctls(device, present)...)
+		}
+	}
+	done, err := applySysctls(procSys, needed)
+	errs = append(errs, err)
+	for _, c := range done {
+		*changes = append(*changes, "set "+c.String())
+	}
+	do(raiseTunnel)
+	return errors.Join(errs...)
+}
+
+func (d *Decapsulator) applyTunnel(op tunnelOp) error {
+	h := d.host.handle
+	if op.do == addTunnel {
+		err := h.LinkAdd(op.endpoint.link())
+		switch {
+		case errors.Is(err, unix.EOPNOTSUPP):
+			k := kinds[op.endpoint.kind]
+			return fmt.Errorf(`this kernel has no %s devices; load them with "modprobe %s": %w`, k.link, k.module, err)
+		case errors.Is(err, unix.EEXIST):
+			if other := d.rival(op.endpoint); other != "" {
+				return fmt.Errorf("device %s decapsulates the same: delete it, or take the mode out: %w", other, err)
+			}
+		}
+		return explain(err)
+	}
+	link, err := h.LinkByName(op.name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) && op.do == removeTunnel {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if op.do == removeTunnel {
+		return explain(h.LinkDel(link))
+	}
+	return explain(h.LinkSetUp(link))
+}
+
+// rival names the device that takes in what an endpoint would.
+func (d *Decapsulator) rival(e endpoint) string {
+	links, err := d.host.handle.LinkList()
+	if err != nil {
+		return ""
+	}
+	for _, link := range links {
+		if other, _ := decapsulates(link); other == e {
+			return link.Attrs().Name
+		}
+	}
+	return ""
+}
+
+// applyListeners opens the wanted GUE ports, and closes those that were opened
+// here and are wanted no longer.
+func (d *Decapsulator) applyListeners(wanted []gueListener, changes *[]string) error {
+	if len(wanted) == 0 && len(d.noted.GUE) == 0 {
+		return nil
+	}
+	listed, err := d.host.handle.FouList(unix.AF_UNSPEC)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		if len(wanted) == 0 {
+			d.noted.GUE = nil
+			return nil
+		}
+		return fmt.Errorf(`opening %s: this kernel has no GUE; load it with "modprobe fou": %w`, wanted[0], err)
+	case err != nil:
+		return fmt.Errorf("listing GUE ports: %w", explain(err))
+	}
+	family := func(g gueListener) int {
+		if g.IPv6 {
+			return unix.AF_INET6
+		}
+		return unix.AF_INET
+	}
+	var errs []error
+	is := func(g gueListener) (there, gue bool) {
+		for _, f := range listed {
+			if f.Family == family(g) && f.Port == int(g.Port) {
+				return true, f.EncapType == netlink.FOU_ENCAP_GUE
+			}
+		}
+		return false, false
+	}
+	for _, g := range slices.Clone(d.noted.GUE) {
+		if slices.Contains(wanted, g) {
+			continue
+		}
+		if there, gue := is(g); there && gue {
+			if err := d.host.handle.FouDel(netlink.Fou{Family: family(g), Port: int(g.Port)}); err != nil {
+				errs = append(errs, fmt.Errorf("closing %s: %w", g, explain(err)))
+				continue
+			}
+			*changes = append(*changes, "close "+g.String())
+		}
+		d.noted.GUE = slices.DeleteFunc(d.noted.GUE, func(n gueListener) bool { return n == g })
+	}
+	for _, g := range wanted {
+		there, gue := is(g)
+		switch {
+		case there && gue:
+			continue
+		case there:
+			errs = append(errs, fmt.Errorf("opening %s: the port takes other UDP encapsulation (ip fou show): choose another, or close it", g))
+			continue
+		}
+		if !slices.Contains(d.noted.GUE, g) {
+			d.noted.GUE = append(d.noted.GUE, g)
+			if err := d.note(); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		err := d.host.handle.FouAdd(netlink.Fou{Family: family(g), Port: int(g.Port), EncapType: netlink.FOU_ENCAP_GUE})
+		switch {
+		case errors.Is(err, unix.EADDRINUSE):
+			errs = append(errs, fmt.Errorf("opening %s: another program has the UDP port: %w", g, err))
+		case err != nil:
+			errs = append(errs, fmt.Errorf("opening %s: %w", g, explain(err)))
+		default:
+			*changes = append(*changes, "open "+g.String())
+		}
+	}
+	return errors.Join(errs...)
+}
