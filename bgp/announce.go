@@ -67,6 +67,12 @@ func (s *Speaker) announce() error {
 		return err
 	}
 	want, faults := withNextHops(s.routes, s.hops.lookUp(s.peers, s.routes))
+	hops := make(map[netip.Addr]bool)
+	for i := range want {
+		want[i].tags = s.options.tags(want[i].Fingerprint)
+		hops[want[i].hop] = true
+	}
+	s.siblings.hops.Store(&hops)
 	add, remove := diff(have, want)
 	return errors.Join(faults, s.withdraw(remove), s.add(add))
 }
@@ -85,7 +91,7 @@ func withNextHops(routes []Route, hops nextHops) ([]announcement, error) {
 			missing++
 			continue
 		}
-		want = append(want, announcement{r, hop})
+		want = append(want, announcement{Route: r, hop: hop})
 	}
 	if missing > 0 {
 		return want, fmt.Errorf("announcing %d IPv6 routes: no global IPv6 address on the interface towards %s to be their next hop",

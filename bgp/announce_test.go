@@ -22,7 +22,7 @@ func lines(all []announcement) []string {
 
 // via makes an announcement.
 func via(prefix, hop string, communities ...uint32) announcement {
-	return announcement{with(prefix, Attributes{Communities: communities}), netip.MustParseAddr(hop)}
+	return announcement{Route: with(prefix, Attributes{Communities: communities}), hop: netip.MustParseAddr(hop)}
 }
 
 func TestDiff(t *testing.T) {
@@ -69,19 +69,29 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+// told is an announcement with a fingerprint.
+func told(prefix string, fingerprint uint32, a Attributes) announcement {
+	r := with(prefix, a).canonical()
+	r.Fingerprint = &fingerprint
+	return announcement{Route: r, hop: netip.MustParseAddr("192.0.2.7"), tags: Options{AS: 65000, RouterID: netip.MustParseAddr("192.0.2.132")}.tags(&fingerprint)}
+}
+
 // What is put into the table reads the same when it is listed: otherwise each
 // pass would announce everything anew.
 func TestPathRoundTrip(t *testing.T) {
 	for _, want := range []announcement{
 		via("198.51.100.1/32", "0.0.0.0"),
 		via("198.51.100.0/24", "192.0.2.132", 1, 2),
-		{draining("198.51.100.0/24"), netip.IPv4Unspecified()},
-		{with("198.51.100.1/32", everything()).canonical(), netip.MustParseAddr("192.0.2.7")},
-		{with("2001:db8:1::1/128", everything()).canonical(), netip.MustParseAddr("2001:db8::7")},
-		{with("198.51.100.1/32", nothing()), netip.IPv4Unspecified()},
+		{Route: draining("198.51.100.0/24"), hop: netip.IPv4Unspecified()},
+		{Route: with("198.51.100.1/32", everything()).canonical(), hop: netip.MustParseAddr("192.0.2.7")},
+		{Route: with("2001:db8:1::1/128", everything()).canonical(), hop: netip.MustParseAddr("2001:db8::7")},
+		{Route: with("198.51.100.1/32", nothing()), hop: netip.IPv4Unspecified()},
 		via("2001:db8:1::1/128", "::"),
 		via("2001:db8:1::/48", "2001:db8::84", 65000<<16|100),
 		via("0.0.0.0/0", "0.0.0.0"),
+		told("198.51.100.1/32", 0xfeedface, Attributes{}),
+		told("198.51.100.1/32", 0, everything()),
+		told("198.51.100.1/32", 1, nothing()),
 		via("::/0", "::"),
 	} {
 		p, err := want.path()

@@ -108,6 +108,8 @@ func copied[T any](p *T) *T {
 // validate tells what a peer could not be sent.
 func (a Attributes) validate() error {
 	switch {
+	case slices.ContainsFunc(a.LargeCommunities, isTag):
+		return fmt.Errorf("large communities with %d or %d in the middle are lb4d's own", FingerprintTag, RouterTag)
 	case a.LocalPreference != nil && *a.LocalPreference == 0:
 		// GoBGP's export policy takes it for none at all.
 		return fmt.Errorf("local preference 0 is not possible")

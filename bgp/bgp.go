@@ -11,8 +11,9 @@
 // within about a second, and every NOTIFICATION ends up in words in PeerStatus
 // and in the log.
 //
-// Nothing is learnt from peers. What they announce is dropped as it comes off
-// the wire, so that a full table costs neither memory nor parsing.
+// Of what peers announce nothing is kept but the paths of other hosts to the
+// VIPs (Sibling). All else is dropped as it comes off the wire, so that a full
+// table costs no memory.
 //
 // Routes and peers may be set in any order, before or after one another: a
 // peer is added to GoBGP when its connection is up, and SetPeers brings the
@@ -84,6 +85,14 @@ type Peer struct {
 	TTLSecurity bool
 	// Families are those that the session carries. 0: both.
 	Families Families
+	// Siblings has the session tell of other hosts' paths to the VIPs: the peer
+	// is asked for all paths (RFC 7911), not its best one alone.
+	Siblings bool
+	// PrefixLimit is how many different prefixes that are no VIPs the peer may
+	// announce in one session before the log and PeerStatus warn of it, to
+	// within some percent; at most MaxPrefixLimit. 0: any number. The session
+	// goes on: nothing is kept of them, and its end would withdraw the VIPs.
+	PrefixLimit int
 	// Password is the TCP MD5 key of RFC 2385, at most 80 bytes. Empty: none.
 	Password string
 	// HoldTime is how long either side may be silent before the session ends,
@@ -130,12 +139,20 @@ type Attributes struct {
 // long, and many networks drop what is much longer.
 const MaxPrepend = 16
 
+// MaxPrefixLimit bounds Peer.PrefixLimit: the table of the Internet has about
+// as many.
+const MaxPrefixLimit = 1000000
+
 // Route is one announced prefix with its attributes.
 type Route struct {
 	Prefix netip.Prefix
 	// Attributes are the route's own. What they leave unset is each peer's to
 	// set (Peer.Attributes).
 	Attributes
+	// Fingerprint is said to siblings, with the router ID, in two large
+	// communities besides those of the attributes, whoever has set those
+	// (FingerprintTag, RouterTag). Nil: neither is said.
+	Fingerprint *uint32
 	// Draining adds GracefulShutdown to the communities, whoever has set
 	// those.
 	Draining bool
@@ -157,6 +174,8 @@ type PeerStatus struct {
 	// Advertised counts the routes that the peer has from us: those of the set
 	// whose address family it speaks.
 	Advertised int
+	// Received is what came from the peer in this session.
+	Received Received
 	// Attributes are the peer's own.
 	Attributes Attributes
 	// GracefulRestart is how long the peer has agreed to keep the routes after

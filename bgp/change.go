@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
 // hold makes a connection the session's, with the options that the peer has by
@@ -34,6 +35,25 @@ func (s *session) equip(c *connection, password bool) error {
 		}
 		return setPassword(fd, s.address, s.peer.Password)
 	})
+}
+
+// refresh asks the peer for its routes of the families once more (RFC 2918).
+// GoBGP has no say in it: it is not GoBGP that reads the answer.
+func (s *session) refresh(f Families) {
+	s.mu.Lock()
+	c, established := s.current, s.state == stateEstablished
+	s.mu.Unlock()
+	if c == nil || !established || c.source == nil || !c.canRefresh() {
+		return
+	}
+	go func() { // a peer that reads nothing must not hold up the others
+		for _, family := range families {
+			if f&familyBits(family) != 0 {
+				afi := family.Afi()
+				_, _ = c.Write(frame(bgp.BGP_MSG_ROUTE_REFRESH, []byte{byte(afi >> 8), byte(afi), 0, family.Safi()}))
+			}
+		}
+	}()
 }
 
 // configured is the peer as it was last set.
@@ -72,6 +92,9 @@ func (s *session) change(to Peer, log *slog.Logger) {
 		}
 		if was.Password != to.Password {
 			changed = append(changed, "password", "changed")
+		}
+		if s.current.source != nil {
+			s.current.source.limit.Store(int64(to.PrefixLimit))
 		}
 		err = s.equip(s.current, was.Password != to.Password)
 	}

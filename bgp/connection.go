@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -44,6 +45,9 @@ type connection struct {
 	// wantAS is what the peer's OPEN should say.
 	wantAS uint32
 
+	// source takes in what the peer announces; nil: nothing is read of it.
+	source *source
+
 	in   *bufio.Reader
 	skip int    // bytes of the last message that are still to be dropped
 	give []byte // what GoBGP has yet to read in its place
@@ -57,27 +61,37 @@ type connection struct {
 	done  chan struct{}
 	once  sync.Once
 
-	mu        sync.Mutex
-	state     string
-	heard     bool // the peer's OPEN has come
-	peerAS    uint32
-	families  []bgp.Family
-	helps     bool // the peer offers graceful restart
-	cause     string
-	unbounded bool // GoBGP has set no deadline for writes
+	mu       sync.Mutex
+	state    string
+	heard    bool // the peer's OPEN has come
+	peerAS   uint32
+	families []bgp.Family
+	helps    bool // the peer offers graceful restart
+	// takes are the families in which we have said that we take path
+	// identifiers, sends those in which the peer would send them.
+	takes, sends Families
+	refreshable  bool // the peer knows ROUTE-REFRESH
+	cause        string
+	unbounded    bool // GoBGP has set no deadline for writes
 	// awaited withdrawals are still to be sent until told is closed. It is nil
 	// where nobody waits.
 	awaited int
 	told    chan struct{}
 }
 
-func newConnection(tcp *net.TCPConn, wantAS uint32, sendHold time.Duration) *connection {
+func newConnection(tcp *net.TCPConn, wantAS uint32, sendHold time.Duration, source *source) *connection {
+	// An OPEN fits, the longest message that is looked into otherwise; and an
+	// UPDATE of the length of RFC 8654, which GoBGP offers.
+	longest := bgp.BGP_MAX_MESSAGE_LENGTH
+	if source != nil {
+		longest = math.MaxUint16
+	}
 	return &connection{
-		TCPConn:  tcp,
-		sendHold: sendHold,
-		wantAS:   wantAS,
-		// An OPEN, the longest message that is looked into, fits.
-		in:        bufio.NewReaderSize(tcp, bgp.BGP_MAX_MESSAGE_LENGTH),
+		source:    source,
+		TCPConn:   tcp,
+		sendHold:  sendHold,
+		wantAS:    wantAS,
+		in:        bufio.NewReaderSize(tcp, longest),
 		poked:     make(chan struct{}, 1),
 		done:      make(chan struct{}),
 		state:     stateConnect,
@@ -90,6 +104,11 @@ func (c *connection) Write(b []byte) (int, error) {
 	if len(b) >= headerLength {
 		switch b[18] {
 		case bgp.BGP_MSG_OPEN:
+			if o, ok := parseOpen(b[headerLength:]); ok {
+				c.mu.Lock()
+				c.takes = o.takes
+				c.mu.Unlock()
+			}
 			c.advance(stateConnect, stateOpenSent)
 			b = c.offer.mark(b)
 		case bgp.BGP_MSG_KEEPALIVE:
@@ -188,6 +207,21 @@ func (c *connection) progress() (state string, families []bgp.Family) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state, c.families
+}
+
+// canRefresh reports whether the peer knows ROUTE-REFRESH.
+func (c *connection) canRefresh() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refreshable
+}
+
+// identified are the families in which the peer puts a path identifier before
+// each prefix: we have said that we take them, and it that it sends them.
+func (c *connection) identified() Families {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.takes & c.sends
 }
 
 // awaitWithdrawals returns a channel that is closed when n withdrawals have

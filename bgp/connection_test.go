@@ -31,7 +31,7 @@ func pair(t *testing.T) (*connection, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newConnection(near.(*net.TCPConn), 65000, 200*time.Millisecond)
+	c := newConnection(near.(*net.TCPConn), 65000, 200*time.Millisecond, nil)
 	t.Cleanup(func() { _, _ = c.Close(), far.Close() })
 	return c, far.(*net.TCPConn)
 }

@@ -17,13 +17,8 @@ import (
 
 // crafted are messages that have brought speakers down, or might.
 func crafted() [][]byte {
-	attribute := func(flags, kind byte, value ...byte) []byte {
-		return append([]byte{flags, kind, byte(len(value))}, value...)
-	}
 	update := func(nlri []byte, attributes ...[]byte) []byte {
-		all := slices.Concat(attributes...)
-		body := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(len(all)))
-		return frame(bgp.BGP_MSG_UPDATE, slices.Concat(body, all, nlri))
+		return frame(bgp.BGP_MSG_UPDATE, updateBody(nil, nlri, attributes...))
 	}
 	origin, path, hop := attribute(0x40, 1, 0), attribute(0x40, 2, 2, 1, 0, 0, 0xfd, 0xe8), attribute(0x40, 3, 192, 0, 2, 1)
 	prefix := []byte{24, 198, 51, 100}
@@ -83,14 +78,22 @@ func TestGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := s.establish(t, healthy.peer("rr1"))
-	bad := Peer{Name: "bad", Address: netip.MustParseAddr("127.0.0.3"), Port: l.Addr().(*net.TCPAddr).Port, AS: 65000}
+	// Its paths to the VIPs are read.
+	s.Watch([]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")})
+	bad := Peer{Name: "bad", Address: netip.MustParseAddr("127.0.0.3"), Port: l.Addr().(*net.TCPAddr).Port, AS: 65000, Siblings: true}
 	// call has the speaker call the bad peer, at once and not after the pause
 	// for a session that failed.
 	call := func() net.Conn {
 		t.Helper()
-		if bad.HoldTime += time.Second; bad.HoldTime < 90*time.Second {
-			bad.HoldTime = 90 * time.Second
+		// The calls of the session before must not be taken for the new one's.
+		if err := s.SetPeers([]Peer{healthy.peer("rr1")}); err != nil {
+			t.Fatal(err)
 		}
+		_ = l.(*net.TCPListener).SetDeadline(time.Now())
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			_ = conn.Close()
+		}
+		_ = l.(*net.TCPListener).SetDeadline(time.Time{})
 		if err := s.SetPeers([]Peer{healthy.peer("rr1"), bad}); err != nil {
 			t.Fatal(err)
 		}
@@ -135,6 +138,10 @@ func TestGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitState(t, s, "bad", stateEstablished)
+	eventually(t, func() (bool, string) {
+		p := status(t, s, "bad").Received
+		return p.Malformed > 1000 && p.Ignored > 1000, fmt.Sprintf("%+v", p)
+	})
 	// GoBGP has read all of them when it has read what comes after.
 	if _, err := late.Write(frame(bgp.BGP_MSG_NOTIFICATION, []byte{6, 2})); err != nil {
 		t.Fatal(err)
@@ -144,6 +151,9 @@ func TestGarbage(t *testing.T) {
 		return p.LastError == "peer closed: Cease/administrative shutdown", fmt.Sprintf("%+v", p)
 	})
 	t.Logf("%d sessions, and %d UPDATEs in one", sessions, count)
+	if left := s.Siblings(); len(left) > 0 {
+		t.Errorf("siblings that the bad peer told of are left: %v", left)
+	}
 
 	after := status(t, s, "rr1")
 	if after.State != stateEstablished || after.Since != before.Since {

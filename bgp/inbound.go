@@ -19,7 +19,8 @@ import (
 //	KEEPALIVE       the same
 //	NOTIFICATION    code and subcode; the text is in the log already
 //	ROUTE-REFRESH   the same for the two families, so many a second
-//	UPDATE          an End-of-RIB marker as it is, any other as a KEEPALIVE
+//	UPDATE          an End-of-RIB marker as it is, any other as a KEEPALIVE;
+//	                what it says of the VIPs is kept in siblings.go
 //
 // A KEEPALIVE has the same effect on the hold timer as an UPDATE, and no other.
 // What cannot be taken apart ends the session with a NOTIFICATION, as GoBGP
@@ -71,7 +72,9 @@ func (c *connection) next() error {
 	if err != nil {
 		return err
 	}
+	// The header is gone from the buffer when more is read.
 	length, kind := int(binary.BigEndian.Uint16(header[16:18])), header[18]
+	whole := length
 	if !bytes.Equal(header[:16], marker16) {
 		return c.refuse(bgp.BGP_ERROR_MESSAGE_HEADER_ERROR, bgp.BGP_ERROR_SUB_CONNECTION_NOT_SYNCHRONIZED)
 	}
@@ -137,19 +140,23 @@ func (c *connection) next() error {
 		if !c.established() {
 			// GoBGP knows what to answer to one that comes too early.
 			c.give = frame(kind, make([]byte, 4))
-		} else if length <= longestEndOfRIB {
+		} else if length <= longestEndOfRIB || c.source != nil {
 			b, err := body()
 			if err != nil {
+				c.give = nil
 				return err
 			}
-			if isEndOfRIB(b) {
+			if family, ok := endOfRIB(b); ok {
 				c.give = frame(kind, b)
+				c.source.ended(familyBits(family))
+			} else {
+				c.source.read(b, c.identified())
 			}
 		}
 	default:
 		return c.refuse(bgp.BGP_ERROR_MESSAGE_HEADER_ERROR, bgp.BGP_ERROR_SUB_BAD_MESSAGE_TYPE, kind)
 	}
-	c.skip = int(binary.BigEndian.Uint16(header[16:18]))
+	c.skip = whole
 	return nil
 }
 
@@ -195,4 +202,5 @@ func (c *connection) heardOpen(o opening) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.heard, c.peerAS, c.families, c.helps = true, o.as, o.families, o.gracefulRestart
+	c.sends, c.refreshable = o.sends, o.refreshes
 }

@@ -88,6 +88,7 @@ func TestParseOpen(t *testing.T) {
 		{"graceful restart", body(params(capability(64, 0x80, 120, 0, 1, 1, 0x80, 0, 25, 70, 0, 0, 1, 1, 0))...), 23456, both[:1],
 			body(params(capability(64, 0, 0))...)},
 		{"add-path", body(params(capability(69, 0, 1, 1, 3, 0, 1, 128, 3))...), 23456, both[:1], body(params(capability(69, 0, 1, 1, 3))...)},
+		{"route refresh", body(params(capability(2))...), 23456, both[:1], body(params(capability(2))...)},
 		{"a parameter of another kind", body(1, 2, 0, 0), 23456, both[:1], body()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -95,7 +96,13 @@ func TestParseOpen(t *testing.T) {
 			if !ok {
 				t.Fatal("not ok")
 			}
-			if diff := cmp.Diff(opening{test.as, test.families, test.name == "graceful restart", test.clean}, got, cmp.AllowUnexported(opening{})); diff != "" {
+			want := opening{as: test.as, families: test.families, gracefulRestart: test.name == "graceful restart", clean: test.clean}
+			// What else it says is in what GoBGP sees of it.
+			if bytes.Contains(want.clean, []byte{69, 4, 0, 1, 1, 3}) {
+				want.sends, want.takes = IPv4, IPv4
+			}
+			want.refreshes = slices.Contains([]string{"what is used", "twice", "route refresh"}, test.name)
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(opening{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if _, err := bgp.ParseBGPMessage(frame(bgp.BGP_MSG_OPEN, got.clean)); err != nil {

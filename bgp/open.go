@@ -13,6 +13,10 @@ type opening struct {
 	families []bgp.Family // all that the peer speaks
 	// gracefulRestart tells that it keeps routes through a restart of ours.
 	gracefulRestart bool
+	// sends and takes are the families in which it would send, and would take,
+	// path identifiers (RFC 7911).
+	sends, takes Families
+	refreshes    bool // it knows ROUTE-REFRESH
 	// clean is the body with those capabilities alone that GoBGP is to see.
 	clean []byte
 }
@@ -128,6 +132,7 @@ func (o *opening) take(code byte, value []byte, again bool) (kept []byte, ok boo
 		o.as = binary.BigEndian.Uint32(value)
 		return value, true
 	case bgp.BGP_CAP_ROUTE_REFRESH, bgp.BGP_CAP_EXTENDED_MESSAGE:
+		o.refreshes = o.refreshes || bgp.BGPCapabilityCode(code) == bgp.BGP_CAP_ROUTE_REFRESH && len(value) == 0
 		return nil, len(value) == 0 && !again
 	case bgp.BGP_CAP_GRACEFUL_RESTART: // RFC 4724 section 3
 		if len(value) < 2 || again {
@@ -137,7 +142,18 @@ func (o *opening) take(code byte, value []byte, again bool) (kept []byte, ok boo
 		return noRestart, true
 	case bgp.BGP_CAP_ADD_PATH: // RFC 7911 section 4
 		tuples, ok := ourTuples(value)
-		return tuples, ok && !again && len(tuples) > 0
+		if ok = ok && !again && len(tuples) > 0; ok {
+			for tuple := range slices.Chunk(tuples, 4) {
+				f, mode := familyBits(familyOf(tuple)), bgp.BGPAddPathMode(tuple[3])
+				if mode == bgp.BGP_ADD_PATH_SEND || mode == bgp.BGP_ADD_PATH_BOTH {
+					o.sends |= f
+				}
+				if mode == bgp.BGP_ADD_PATH_RECEIVE || mode == bgp.BGP_ADD_PATH_BOTH {
+					o.takes |= f
+				}
+			}
+		}
+		return tuples, ok
 	}
 	return nil, false
 }
@@ -169,27 +185,30 @@ func ourTuples(list []byte) (kept []byte, ok bool) {
 	return kept, true
 }
 
-// isEndOfRIB tells the End-of-RIB markers of the families that sessions may
-// carry from other UPDATEs, by their bodies (RFC 4724 section 2).
-func isEndOfRIB(body []byte) bool {
+// endOfRIB tells the End-of-RIB markers of the families that sessions may carry
+// from other UPDATEs, by their bodies (RFC 4724 section 2).
+func endOfRIB(body []byte) (family bgp.Family, ok bool) {
 	withdrawn, rest, ok := field(body, 2)
 	if !ok || len(withdrawn) > 0 {
-		return false
+		return 0, false
 	}
 	attributes, nlri, ok := field(rest, 2)
 	if !ok || len(nlri) > 0 {
-		return false
+		return 0, false
 	}
 	if len(attributes) == 0 {
-		return true
+		return bgp.RF_IPv4_UC, true
 	}
 	if len(attributes) < 2 || bgp.BGPAttrType(attributes[1]) != bgp.BGP_ATTR_TYPE_MP_UNREACH_NLRI {
-		return false
+		return 0, false
 	}
 	size := 1
 	if bgp.BGPAttrFlag(attributes[0])&bgp.BGP_ATTR_FLAG_EXTENDED_LENGTH != 0 {
 		size = 2
 	}
 	value, rest, ok := field(attributes[2:], size)
-	return ok && len(rest) == 0 && len(value) == 3 && ours(value[0], value[1], value[2])
+	if !ok || len(rest) > 0 || len(value) != 3 || !ours(value[0], value[1], value[2]) {
+		return 0, false
+	}
+	return familyOf(value), true
 }

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -92,9 +93,9 @@ func (a announcement) path() (*apiutil.Path, error) {
 	}
 	mark(a.Communities != nil, setsCommunities)
 
-	if len(a.LargeCommunities) > 0 {
-		large := make([]*bgp.LargeCommunity, len(a.LargeCommunities))
-		for i, c := range a.LargeCommunities {
+	if said := slices.Concat(a.LargeCommunities, a.tags); len(said) > 0 {
+		large := make([]*bgp.LargeCommunity, len(said))
+		for i, c := range said {
 			large[i] = &bgp.LargeCommunity{ASN: c[0], LocalData1: c[1], LocalData2: c[2]}
 		}
 		attrs = append(attrs, bgp.NewPathAttributeLargeCommunities(large))
@@ -138,7 +139,15 @@ func announcementOf(nlri bgp.NLRI, p *apiutil.Path) (announcement, error) {
 			slices.Sort(a.Communities)
 		case *bgp.PathAttributeLargeCommunities:
 			for _, c := range v.Values {
-				a.LargeCommunities = append(a.LargeCommunities, [3]uint32{c.ASN, c.LocalData1, c.LocalData2})
+				said := [3]uint32{c.ASN, c.LocalData1, c.LocalData2}
+				if !isTag(said) {
+					a.LargeCommunities = append(a.LargeCommunities, said)
+					continue
+				}
+				a.tags = append(a.tags, said)
+				if c.LocalData1 == FingerprintTag {
+					a.Fingerprint = new(c.LocalData2)
+				}
 			}
 		case *bgp.PathAttributeMultiExitDisc:
 			a.MED = new(v.Value)
@@ -195,7 +204,20 @@ type announcement struct {
 	// on link-local addresses, and is unspecified where there are none; the
 	// other sessions are sent their own local address (exportPolicy).
 	hop netip.Addr
+	// tags are the large communities that tell of the fingerprint.
+	tags [][3]uint32
 }
+
+// tags are what a route with a fingerprint says besides its attributes.
+func (o Options) tags(fingerprint *uint32) [][3]uint32 {
+	if fingerprint == nil {
+		return nil
+	}
+	id := o.RouterID.As4()
+	return [][3]uint32{{o.AS, FingerprintTag, *fingerprint}, {o.AS, RouterTag, binary.BigEndian.Uint32(id[:])}}
+}
+
+func isTag(c [3]uint32) bool { return c[1] == FingerprintTag || c[1] == RouterTag }
 
 // String is the prefix and what is said of it.
 func (r Route) String() string {
@@ -206,12 +228,15 @@ func (r Route) String() string {
 	if r.Draining {
 		s += " draining"
 	}
+	if r.Fingerprint != nil {
+		s += fmt.Sprintf(" fingerprint %08x", *r.Fingerprint)
+	}
 	return s
 }
 
 // canonical is a copy of the route as the table lists it.
 func (r Route) canonical() Route {
-	r.Attributes = r.Attributes.canonical()
+	r.Attributes, r.Fingerprint = r.Attributes.canonical(), copied(r.Fingerprint)
 	if i := slices.Index(r.Communities, GracefulShutdown); i >= 0 {
 		r.Draining, r.Communities = true, slices.Delete(r.Communities, i, i+1)
 	}
@@ -224,7 +249,8 @@ func (r Route) canonical() Route {
 }
 
 func (r Route) equal(o Route) bool {
-	return r.Prefix == o.Prefix && r.Draining == o.Draining && r.Attributes.Equal(o.Attributes)
+	return r.Prefix == o.Prefix && r.Draining == o.Draining && sameValue(r.Fingerprint, o.Fingerprint) &&
+		r.Attributes.Equal(o.Attributes)
 }
 
 func (a announcement) equal(b announcement) bool { return a.hop == b.hop && a.Route.equal(b.Route) }

@@ -36,6 +36,7 @@ func (p Peer) Restarts(to Peer, local netip.Addr) []string {
 	note("hold time", p.HoldTime != to.HoldTime)
 	note("graceful restart", p.GracefulRestart != to.GracefulRestart)
 	note("address families", p.families() != to.families())
+	note("siblings", p.Siblings != to.Siblings)
 	note("source address", p.Source != to.Source && to.Source.IsValid() && to.Source != local)
 	return changed
 }
@@ -130,6 +131,9 @@ func (p Peer) validate(o Options) error {
 	}
 	if p.GracefulRestart < 0 || p.GracefulRestart > MaxGracefulRestart {
 		fault("graceful restart %s is not between 0s and %s", p.GracefulRestart, MaxGracefulRestart)
+	}
+	if p.PrefixLimit < 0 || p.PrefixLimit > MaxPrefixLimit {
+		fault("prefix limit %d is not between 0 and %d", p.PrefixLimit, MaxPrefixLimit)
 	}
 	if err := p.Attributes.validate(); err != nil {
 		fault("%w", err)

@@ -37,6 +37,7 @@ const (
 // session keeps one peer connected until it is stopped.
 type session struct {
 	server   *gobgp
+	siblings *siblings
 	changed  func()
 	address  netip.Addr
 	as       uint32
@@ -63,10 +64,11 @@ type session struct {
 	keeps time.Duration
 }
 
-func newSession(server *gobgp, log *slog.Logger, changed func(), p Peer, external bool) *session {
+func newSession(server *gobgp, siblings *siblings, log *slog.Logger, changed func(), p Peer, external bool) *session {
 	now := time.Now()
 	return &session{
 		server:   server,
+		siblings: siblings,
 		log:      log,
 		changed:  changed,
 		address:  p.Address,
@@ -218,7 +220,13 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 	if hold == 0 {
 		hold = defaultHoldTime
 	}
-	c := newConnection(tcp, s.as, hold)
+	var source *source
+	if peer.Siblings {
+		local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+		source = s.siblings.open(peer.Address, local, peer.PrefixLimit, s.log)
+		defer s.siblings.close(source)
+	}
+	c := newConnection(tcp, s.as, hold, source)
 	c.offer = s.offer(peer)
 	defer s.letGo()
 	if err := s.hold(c); err != nil {
@@ -245,7 +253,7 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 		case state == stateEstablished && established.IsZero():
 			established = time.Now()
 			opening.Stop()
-			s.up(families)
+			c.source.began(s.up(families), c.identified())
 		case state == stateOpenSent, state == stateOpenConfirm:
 			s.set(state)
 		}
@@ -297,8 +305,11 @@ func neighbor(p Peer, hold time.Duration) *api.Peer {
 	var carried []*api.AfiSafi
 	for _, f := range families {
 		if p.carries(f) {
-			carried = append(carried, &api.AfiSafi{Config: &api.AfiSafiConfig{
-				Family: &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}, Enabled: true}})
+			carried = append(carried, &api.AfiSafi{
+				Config: &api.AfiSafiConfig{
+					Family: &api.Family{Afi: api.Family_Afi(f.Afi()), Safi: api.Family_Safi(f.Safi())}, Enabled: true},
+				AddPaths: &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.Siblings}},
+			})
 		}
 	}
 	return &api.Peer{

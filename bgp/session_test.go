@@ -12,7 +12,7 @@ import (
 // Each change is told once, and an outage counts from its beginning.
 func TestSessionTellsChanges(t *testing.T) {
 	book, changes := &logbook{}, 0
-	s := newSession(nil, book.logger(slog.LevelInfo), func() { changes++ },
+	s := newSession(nil, nil, book.logger(slog.LevelInfo), func() { changes++ },
 		Peer{Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), AS: 65000}, false)
 	begun := s.since
 

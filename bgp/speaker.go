@@ -46,7 +46,9 @@ type Speaker struct {
 	// unset tells that SetPeers did not come to its end with them.
 	unset bool
 	hops  hopCache
-	table listing
+	// siblings are what peers tell of other hosts.
+	siblings *siblings
+	table    listing
 
 	// sessionsMu is held for moments only, so that Peers and an incoming
 	// connection do not wait for a change.
@@ -64,7 +66,7 @@ func Start(ctx context.Context, o Options, log *slog.Logger, changed func()) (*S
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	s := &Speaker{options: o, log: log, sessions: map[netip.Addr]*session{},
+	s := &Speaker{options: o, log: log, sessions: map[netip.Addr]*session{}, siblings: newSiblings(o.RouterID, changed),
 		restart: restart{preserved: o.Preserved, since: time.Now()}}
 	s.changed = func() {
 		s.hops.moved.Store(true)
@@ -206,7 +208,7 @@ func (s *Speaker) setPeer(p Peer) error {
 		present.change(p, log)
 		return nil
 	}
-	session := newSession(s.server, log, s.changed, p, p.AS != s.options.AS)
+	session := newSession(s.server, s.siblings, log, s.changed, p, p.AS != s.options.AS)
 	session.restart = s.restart
 	s.sessionsMu.Lock()
 	s.sessions[p.Address] = session

@@ -10,8 +10,9 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
-// up notes that the session is established.
-func (s *session) up(theirs []bgp.Family) {
+// up notes that the session is established, and returns the families that both
+// sides speak.
+func (s *session) up(theirs []bgp.Family) Families {
 	s.mu.Lock()
 	log := s.log
 	var both []bgp.Family
@@ -26,6 +27,7 @@ func (s *session) up(theirs []bgp.Family) {
 	s.mu.Unlock()
 	log.Info("bgp session up", append([]any{"as", s.as, "families", strings.Join(names, ",")}, agreed...)...)
 	s.changed()
+	return familyBits(both...)
 }
 
 // down notes that the session, or the attempt at one, failed. What failed for
@@ -80,12 +82,17 @@ func (s *session) withdrawals(routes []announcement) <-chan struct{} {
 func (s *session) status() (PeerStatus, []bgp.Family) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var received Received
+	if s.current != nil {
+		received = s.current.source.status()
+	}
 	return PeerStatus{
 		Name:            s.peer.Name,
 		Address:         s.address,
 		AS:              s.as,
 		State:           s.state,
 		Since:           s.since,
+		Received:        received,
 		Attributes:      s.peer.Attributes,
 		GracefulRestart: s.keeps,
 		LastError:       s.last,
