@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -27,8 +28,11 @@ defaults base
 	timeout server 5s
 frontend in from base
 	bind unix@DIR/in.sock
+	http-request track-sc0 req.hdr(host) table seen
 	use_backend %[req.hdr(host),map(DIR/pods.map)]
 	default_backend b
+backend seen from base
+	stick-table type string len 64 size 100 expire 1h store http_req_cnt
 backend b from base
 	balance uri
 	hash-type consistent
@@ -162,7 +166,7 @@ func TestListings(t *testing.T) {
 			t.Errorf("ShowInfo: %+v, %v", before, err)
 		}
 		names, err := c.ShowBackends(t.Context())
-		if diff := cmp.Diff([]string{"b", "static"}, names); diff != "" || err != nil {
+		if diff := cmp.Diff([]string{"seen", "b", "static"}, names); diff != "" || err != nil {
 			t.Errorf("ShowBackends (-want +got):\n%s%v", diff, err)
 		}
 		stats, err := c.ShowStat(t.Context(), "b")
@@ -239,6 +243,31 @@ func TestMaps(t *testing.T) {
 			t.Error(err)
 		}
 		check("cleared", map[string]string{})
+	})
+}
+
+// The keys of a stick table, and how long ago they were used.
+func TestShowTable(t *testing.T) {
+	each(t, func(t *testing.T, h *haproxytest.HAProxy, c *runtime.Client) {
+		conn, err := net.Dial("unix", filepath.Join(h.Dir, "in.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: www.example.org\r\nConnection: close\r\n\r\n")
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]time.Duration{}
+		if err := c.ShowTable(t.Context(), "seen", func(k string, left time.Duration) error { got[k] = left; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if left := got["www.example.org"]; len(got) != 1 || left <= 30*time.Minute || left > time.Hour {
+			t.Errorf("the table holds %v, want www.example.org for almost 1h", got)
+		}
+		if err := c.ShowTable(t.Context(), "none", nil); !errors.Is(err, runtime.ErrNotFound) {
+			t.Errorf("a table that does not exist: %v", err)
+		}
 	})
 }
 

@@ -30,6 +30,7 @@ var meanings = []struct {
 	{"entry not found", ErrNotFound},
 	{"Unknown map identifier", ErrNotFound},
 	{"No such proxy", ErrNotFound},
+	{"No such table", ErrNotFound},
 	{"static LB algorithm", ErrStaticWeight},
 	{"Permission denied", ErrDenied},
 }
