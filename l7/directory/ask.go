@@ -204,7 +204,7 @@ func parseAll(kind string, body io.Reader, take func(host, backend string) bool)
 	if kind == "application/json" {
 		d := json.NewDecoder(body)
 		if t, err := d.Token(); err != nil || t != json.Delim('{') {
-			return fmt.Errorf("%w: the list of all hosts is no JSON object (%v)", ErrWrong, err)
+			return fmt.Errorf("%w: the list of all hosts is no JSON object", ErrWrong)
 		}
 		for d.More() {
 			key, err := d.Token()

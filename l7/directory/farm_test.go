@@ -25,7 +25,7 @@ import (
 	"testing"
 	"time"
 
-	"lb4d/l7/internal/haproxytest"
+	"lb4d/internal/haproxytest"
 )
 
 // book is a directory service.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"lb4d/l7/internal/haproxytest"
+	"lb4d/internal/haproxytest"
 )
 
 // The shipped configuration has no fault and no warning.
