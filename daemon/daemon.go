@@ -39,6 +39,9 @@ type Options struct {
 	Log        *slog.Logger
 	// Reload asks for a reload with each value received.
 	Reload <-chan struct{}
+	// HandOver asks, with a value received, for an end that withdraws nothing
+	// and leaves all to the process that comes next.
+	HandOver <-chan struct{}
 	// Notify tells the service manager, as sd_notify(3) does; nil: nobody.
 	Notify func(state string)
 	// Watchdog is how often the service manager wants to hear from the
@@ -113,6 +116,9 @@ type Daemon struct {
 	counters control.Counters
 	cfgFile  control.ConfigFile
 	settled  bool // a pass has been carried out
+	// kept is what the process before has left with the peers.
+	kept       plan.Kept
+	handedOver bool // nothing is to be withdrawn
 	// unreadSince is since when no pass could read the kernel as a whole; zero:
 	// the last one could.
 	unreadSince time.Time
@@ -124,7 +130,8 @@ type Daemon struct {
 }
 
 // Run runs lb4d until ctx is cancelled, then withdraws the routes, gives the
-// peers the time to hear of it, and returns. IPVS is left forwarding.
+// peers the time to hear of it, and returns. Asked for a hand-over, it returns
+// at once and withdraws nothing. Either way IPVS is left forwarding.
 //
 // An error is what kept it from starting, in one line.
 func Run(ctx context.Context, opts Options) error {
@@ -196,8 +203,10 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 		d.log.Info("members stay drained", "members", few(drained))
 	}
 	d.maintenance = maintenance.Watch(ctx, cfg.MaintenanceFile, d.poke, d.log)
+	d.inherit()
 	d.speaker, err = bgp.Start(ctx, bgp.Options{
 		AS: cfg.BGP.AS, RouterID: cfg.BGP.RouterID, ListenPort: cfg.BGP.ListenPort,
+		Preserved: preserved(d.kept),
 	}, d.log, d.poke)
 	if err != nil {
 		return nil, err
@@ -220,6 +229,9 @@ func (d *Daemon) poke() {
 
 // close lets go of everything that start opened, as far as it came.
 func (d *Daemon) close() {
+	if d.handedOver && d.speaker != nil {
+		d.speaker.Abandon() // before all else, so that nothing is told any more
+	}
 	if d.health != nil {
 		d.health.Close()
 	}
@@ -272,6 +284,13 @@ func (d *Daemon) loop(ctx context.Context) error {
 				continue
 			}
 			d.reload()
+		case <-d.opts.HandOver:
+			if !d.stopping.IsZero() {
+				d.log.Info("hand-over ignored, lb4d is stopping")
+				continue
+			}
+			d.handOver()
+			return nil
 		case <-done:
 			done = nil
 			d.stop()

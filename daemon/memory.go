@@ -36,6 +36,12 @@ type memory struct {
 	// flaps are the VIPs whose checks have failed lately. A restart does not
 	// make a bad night a good one.
 	flaps map[netip.Addr]plan.Flaps
+	// left are the VIPs whose routes a process leaves with the peers when it
+	// goes without a word: those announced when the loop last came around, and
+	// until the first decision those of the process before. boot names the boot
+	// that this was in.
+	left []netip.Addr
+	boot string
 	// unsaved tells that the file does not hold all of the above.
 	unsaved bool
 	// undrained is when the drain of a member ended.
@@ -58,6 +64,9 @@ type stateFile struct {
 	VIPs   []netip.Addr `json:"vips"`
 	Drains []savedDrain `json:"drains,omitempty"`
 	Flaps  []savedFlaps `json:"flaps,omitempty"`
+	// Announced and Boot are memory.left and memory.boot.
+	Announced []netip.Addr `json:"announced,omitempty"`
+	Boot      string       `json:"boot,omitempty"`
 }
 
 // recall reads the memory from dir. On an error the memory returned is empty
@@ -83,6 +92,7 @@ func recall(dir string) (memory, error) {
 		return m, fmt.Errorf("reading state: %w: begun anew", err)
 	}
 	m.owned, m.drains, m.flaps = f.VIPs, restored(f.Drains), restoredFlaps(f.Flaps, time.Now())
+	m.left, m.boot = f.Announced, f.Boot
 	return m, nil
 }
 
@@ -132,7 +142,7 @@ func (m *memory) save(drains map[plan.MemberName]plan.Drain) error {
 	var data bytes.Buffer
 	e := json.NewEncoder(&data)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(stateFile{VIPs: m.owned, Drains: saved(drains), Flaps: savedOf(m.flaps)}); err != nil {
+	if err := e.Encode(stateFile{VIPs: m.owned, Drains: saved(drains), Flaps: savedOf(m.flaps), Announced: m.left, Boot: m.boot}); err != nil {
 		return fmt.Errorf("writing state: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(m.path), 0o755); err != nil {

@@ -39,10 +39,13 @@ func (d *Daemon) pass() (again time.Time) {
 	announced, err := d.announcedVIPs()
 	note(err)
 	configured := vipsOf(d.cfg)
+	d.linger(begin)
 	obs := d.observe(begin)
 	obs.Announced = announced
+	late := d.late(begin)
+	obs.Kept = d.keptNow(late)
 	decision := plan.Decide(d.cfg, obs)
-	waiting := !d.settled && decision.Waiting > 0
+	waiting := !d.settled && decision.Waiting > 0 && !late
 	if !waiting && mustGo(decision.VIPs, announced) {
 		// Which routes must go depends on no table, so they go before the
 		// kernel is even asked.
@@ -58,7 +61,7 @@ func (d *Daemon) pass() (again time.Time) {
 	switch {
 	case waiting:
 		// Nothing may be touched yet. Each check answers or times out, so
-		// the wait is bounded.
+		// the wait is bounded, and shorter where peers keep routes meanwhile.
 	case err != nil:
 		vips = d.unread(begin, decision, announced, err)
 		announced = d.announce(vips, note)
@@ -81,9 +84,19 @@ func (d *Daemon) pass() (again time.Time) {
 		}
 	}
 
+	if d.sessionsDue(late) {
+		note(d.peers.SetPeers(peersOf(d.cfg)))
+	}
+
 	d.count(announced)
 	d.reloaded = false
 	d.memory.note(begin, configured, obs.Announced, announced, decision)
+	if d.settled {
+		d.memory.leave(announced)
+	}
+	if d.memory.unsaved {
+		note(d.memory.save(d.memory.drains))
+	}
 
 	d.counters.Passes++
 	if len(errs) > 0 {

@@ -43,6 +43,8 @@ type world struct {
 	failAddresses error
 	failApply     func(l4.Op) error
 	failRoutes    error
+	peersNow      []bgp.PeerStatus
+	sessions      int // how many times the peers were set
 }
 
 func (w *world) did(format string, args ...any) {
@@ -171,8 +173,12 @@ func (w *world) Set(routes []bgp.Route) error {
 
 func (w *world) Routes() ([]bgp.Route, error) { return slices.Clone(w.routesNow), nil }
 
-func (w *world) SetPeers([]bgp.Peer) error { return nil }
-func (w *world) Peers() []bgp.PeerStatus   { return nil }
+func (w *world) SetPeers([]bgp.Peer) error {
+	w.sessions++
+	return nil
+}
+
+func (w *world) Peers() []bgp.PeerStatus { return w.peersNow }
 
 // observed is the world's observers.
 type observed struct{ *world }
@@ -340,40 +346,37 @@ delete service 198.51.100.1:80/tcp
 }
 
 // TestAdopt: a start with the table that an earlier process left writes
-// nothing, and takes away what that process owned and nobody wants now.
+// nothing, and takes away what that process owned and nobody wants now, once the
+// peers have had the time to hear of the withdrawal.
 func TestAdopt(t *testing.T) {
-	cfg := parse(t, leastConfig)
-	w, d := newWorld(t, cfg)
-	w.are(cfg, health.Up)
-	d.pass()
-	w.since()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := parse(t, leastConfig)
+		w, d := newWorld(t, cfg)
+		w.are(cfg, health.Up)
+		d.pass()
+		w.since()
 
-	_, next := newWorld(t, cfg)
-	next.health, next.maintenance, next.table, next.host = d.health, d.maintenance, w, w
-	next.sysctls = d.sysctls
-	next.routes, next.peers, next.show = w, w, d.show
-	next.memory.path = d.memory.path
-	w.routesNow = nil
-	next.pass()
-	expect(t, "a second process", w.since(), "announce 198.51.100.1/32")
+		next := w.restarts(t, d, cfg)
+		next.pass()
+		expect(t, "a second process", w.since(), "announce 198.51.100.1/32")
 
-	foreign := l4.Service{Key: l4.Key{VIP: netip.MustParseAddr("203.0.113.7"), Port: 53, Protocol: l4.UDP}, Scheduler: "rr"}
-	w.tableNow = append(w.tableNow, foreign)
-	third, err := recall(filepath.Dir(d.memory.path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	next.memory = third
-	next.cfg = parse(t, strings.Replace(leastConfig, "198.51.100.1", "198.51.100.2", 1))
-	w.routesNow = nil
-	next.settled = false
-	next.pass()
-	if !strings.Contains(w.since(), "delete service 198.51.100.1:80/tcp") {
-		t.Error("a VIP of the process before, which nobody wants now, is still there")
-	}
-	if !slices.ContainsFunc(w.tableNow, func(s l4.Service) bool { return s.Key == foreign.Key }) {
-		t.Error("another tool's service was removed")
-	}
+		foreign := l4.Service{Key: l4.Key{VIP: netip.MustParseAddr("203.0.113.7"), Port: 53, Protocol: l4.UDP}, Scheduler: "rr"}
+		w.tableNow = append(w.tableNow, foreign)
+		third := w.restarts(t, d, parse(t, strings.Replace(leastConfig, "198.51.100.1", "198.51.100.2", 1)))
+		const removal = "delete service 198.51.100.1:80/tcp"
+		third.pass()
+		if strings.Contains(w.since(), removal) {
+			t.Error("the table of a VIP that peers may still have a route to is gone")
+		}
+		time.Sleep(plan.Linger)
+		third.pass()
+		if !strings.Contains(w.since(), removal) {
+			t.Error("a VIP of the process before, which nobody wants now, is still there")
+		}
+		if !slices.ContainsFunc(w.tableNow, func(s l4.Service) bool { return s.Key == foreign.Key }) {
+			t.Error("another tool's service was removed")
+		}
+	})
 }
 
 // TestRepair: what another hand took away is there again after the next pass.

@@ -44,6 +44,11 @@ type Observations struct {
 	Listed l4.Table
 	// Announced holds the VIPs that the speaker announces now.
 	Announced map[netip.Addr]bool
+	// Kept are the VIPs whose routes peers have kept from the process before,
+	// and that can wait for the first answers of the checks no longer. They
+	// count as announced, and their services as forwarding, until it is known
+	// better.
+	Kept map[netip.Addr]bool
 	// Owned are the VIPs that this daemon has configured at some time and
 	// not yet removed, beyond those of the present configuration.
 	Owned []netip.Addr

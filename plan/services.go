@@ -112,11 +112,23 @@ func (p *planner) services() {
 	}
 }
 
+// kept tells that peers have kept the route of a VIP of the service.
+func (p *planner) kept(service string, is6 bool) bool {
+	return slices.ContainsFunc(p.cfg.Services, func(s config.Service) bool {
+		return s.Name == service && slices.ContainsFunc(s.VIPs, func(vip netip.Addr) bool {
+			return vip.Is6() == is6 && p.obs.Kept[vip]
+		})
+	})
+}
+
 // edge chooses which of the two numbers counts for a service in one family,
 // and notes for the next decision where it stands now.
 func (p *planner) edge(service string, f *family) {
 	key := ServiceFamily{Service: service, IPv6: f.is6}
 	was, known := p.obs.Forwarding[key]
+	if !known && p.kept(service, f.is6) {
+		was, known = true, true
+	}
 	f.fallen, f.was = known && !was, known && was
 	switch {
 	case f.forwarding():

@@ -32,10 +32,6 @@ func (p *planner) table() {
 	configured := map[netip.Addr]bool{}
 	for _, s := range p.cfg.Services {
 		pool, _ := p.cfg.Pool(s.Pool)
-		var flags l4.Flags
-		for _, name := range s.Flags {
-			flags |= flagValues[name]
-		}
 		for _, vip := range s.VIPs {
 			if !configured[vip] {
 				configured[vip] = true
@@ -46,7 +42,7 @@ func (p *planner) table() {
 				p.d.Table = append(p.d.Table, l4.Service{
 					Key:          key,
 					Scheduler:    s.Scheduler,
-					Flags:        flags,
+					Flags:        flagsOf(s),
 					Destinations: p.destinations(key, pool),
 				})
 			}
@@ -77,6 +73,15 @@ func (p *planner) table() {
 	slices.SortFunc(p.d.Table, func(a, b l4.Service) int {
 		return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
+}
+
+// flagsOf are the flags of a service's scheduler.
+func flagsOf(s config.Service) l4.Flags {
+	var flags l4.Flags
+	for _, name := range s.Flags {
+		flags |= flagValues[name]
+	}
+	return flags
 }
 
 // Pools tells which pool each service of the configuration leads to.

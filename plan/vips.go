@@ -51,7 +51,7 @@ func (p *planner) route(vip netip.Addr, services []Service) (VIPState, string) {
 	// carry it have answered: announced sooner, it would draw all its traffic
 	// to the first one that did. One that is announced already stays so while
 	// a member joins.
-	if n := p.waiting(services); n > 0 && !p.obs.Announced[vip] {
+	if n := p.waiting(services); n > 0 && !p.obs.Announced[vip] && !p.obs.Kept[vip] {
 		return Withdrawn, fmt.Sprintf("waiting for the first answer of %s", count(n, "check"))
 	}
 	for _, s := range services {

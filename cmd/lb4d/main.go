@@ -77,13 +77,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 	}()
 
-	// USR2 will hand over to a new process without a withdrawal. Until it does,
-	// it must not end this one without a withdrawal either.
+	// USR2 hands over to the process that the service manager starts next.
 	usr2 := make(chan os.Signal, 1)
 	signal.Notify(usr2, syscall.SIGUSR2)
+	handOver := make(chan struct{})
 	go func() {
 		for range usr2 {
-			log.Warn("USR2 ignored: handing over is not available in this version; use systemctl restart lb4d")
+			handOver <- struct{}{}
 		}
 	}()
 
@@ -96,6 +96,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Version:    version,
 		Log:        log,
 		Reload:     reload,
+		HandOver:   handOver,
 		Notify:     func(state string) { _, _ = sd.SdNotify(false, state) },
 		Watchdog:   watchdog,
 	})
