@@ -11,7 +11,7 @@ LINT_VERSION := v2.15.0
 KERNEL_TESTS := ./l4/... ./tunnel/... ./lab ./cmd/lb4d
 OTHER_TESTS   = $(shell $(GO) list ./... | grep -v -E '^lb4d/(l4|tunnel|lab|cmd/lb4d)$$')
 
-.PHONY: all build lab test test-deps unit kernel-test lint install clean
+.PHONY: all build lab compare test test-deps unit kernel-test lint install clean
 
 all: build
 
@@ -22,6 +22,12 @@ build:
 lab: build
 	bin/lab install
 	bin/lab run
+
+## compare: the same events for lb4d and for keepalived with ExaBGP, and the
+## broken flows of both.
+compare: build
+	bin/lab install keepalived exabgp
+	bin/lab compare
 
 ## test: every test, those that need a kernel or root included.
 test: test-deps

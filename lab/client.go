@@ -15,7 +15,7 @@ import (
 // Request is what a command asks of a lab.
 type Request struct {
 	// Verb is hello (which only waits for the lab's server), up, down,
-	// status, exec, logs, start, stop, restart, kill, load or run.
+	// status, exec, logs, start, stop, restart, kill, load, run or try.
 	Verb string `json:"verb"`
 	// Args are the verb's: a host, a process, a command.
 	Args []string `json:"args,omitempty"`
@@ -23,6 +23,8 @@ type Request struct {
 	Up *UpRequest `json:"up,omitempty"`
 	// Load says what load to put on it.
 	Load *LoadRequest `json:"load,omitempty"`
+	// Try says how to put the balancer through its trials.
+	Try *TryRequest `json:"try,omitempty"`
 	// Signal is what kill sends.
 	Signal int `json:"signal,omitempty"`
 	// Elapsed is the time already spent, from which what is told counts.
@@ -40,6 +42,18 @@ type Request struct {
 type UpRequest struct {
 	Sizes     Sizes     `json:"sizes"`
 	Reflector Reflector `json:"reflector"`
+	Balancer  Balancer  `json:"balancer,omitempty"`
+	Pool      Pool      `json:"pool,omitzero"`
+}
+
+// TryRequest says how to put the balancer through its trials.
+type TryRequest struct {
+	// Flows are the downloads in flight, from as many addresses.
+	Flows int `json:"flows"`
+	// Seed makes the random history.
+	Seed uint64 `json:"seed"`
+	// Only are the names of the events to play; all where empty.
+	Only []string `json:"only,omitempty"`
 }
 
 // LoadRequest says what load to put on the lab.

@@ -4,8 +4,10 @@ import (
 	"embed"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/template"
+	"time"
 )
 
 //go:embed conf
@@ -30,6 +32,7 @@ type confData struct {
 	*Topology
 	Host                     *Host
 	LB7s, Reflectors, Origin []*Host
+	Pool                     Pool
 	Infra                    netip.Prefix
 	AgentPort, OriginPort    int
 }
@@ -63,26 +66,49 @@ func (d confData) Families() []string { return []string{"ipv4", "ipv6"} }
 func (t *Topology) configure() error {
 	for i := range t.Hosts {
 		h := &t.Hosts[i]
-		var path, name string
-		switch {
-		case h.Role == RoleRouter:
-			path, name = "/etc/bird/bird.conf", "bird-router.conf"
-		case h.Role == RoleReflector && t.Reflector == BIRD:
-			path, name = "/etc/bird/bird.conf", "bird-reflector.conf"
-		case h.Role == RoleReflector:
-			path, name = "/etc/gobgp/gobgpd.yaml", "gobgpd.yaml"
-		case h.Role == RoleLB4:
-			path, name = "/etc/lb/lb4d.toml", "lb4d.toml"
-		case h.Role == RoleLB7:
-			path, name = "/etc/haproxy/haproxy.cfg", "haproxy.cfg"
-		default:
-			continue
+		files, err := t.filesOf(h, Pool{})
+		if err != nil {
+			return err
 		}
+		h.Files = append(h.Files, files...)
+	}
+	return nil
+}
+
+// Pool is what the LB4 hosts are told of the LB7 hosts.
+type Pool struct {
+	// Members are the names of those that take part; all where empty.
+	Members []string `json:"members,omitempty"`
+	// PurgeAfter is how long one that fails keeps its flows; the daemon's
+	// default where 0.
+	PurgeAfter time.Duration `json:"purge_after_ns,omitempty"`
+}
+
+// tell rewrites the configuration of the LB4 hosts.
+func (t *Topology) tell(pool Pool) error {
+	for _, h := range t.ByRole(RoleLB4) {
+		files, err := t.filesOf(h, pool)
+		if err != nil {
+			return err
+		}
+		h.Files = files
+	}
+	return nil
+}
+
+// filesOf writes a host's configuration files.
+func (t *Topology) filesOf(h *Host, pool Pool) ([]File, error) {
+	members := slices.DeleteFunc(t.ByRole(RoleLB7), func(m *Host) bool {
+		return len(pool.Members) > 0 && !slices.Contains(pool.Members, m.Name)
+	})
+	var files []File
+	for _, f := range t.templates(h) {
 		var b strings.Builder
-		err := confTemplates.ExecuteTemplate(&b, name, confData{
+		err := confTemplates.ExecuteTemplate(&b, f.template, confData{
 			Topology:   t,
 			Host:       h,
-			LB7s:       t.ByRole(RoleLB7),
+			LB7s:       members,
+			Pool:       pool,
 			Reflectors: t.ByRole(RoleReflector),
 			Origin:     t.ByRole(RoleServer),
 			Infra:      infraPrefix,
@@ -90,9 +116,58 @@ func (t *Topology) configure() error {
 			OriginPort: originPort,
 		})
 		if err != nil {
-			return fmt.Errorf("writing %s of %s: %w", path, h.Name, err)
+			return nil, fmt.Errorf("writing %s of %s: %w", f.path, h.Name, err)
 		}
-		h.Files = append(h.Files, File{Path: path, Content: b.String()})
+		files = append(files, File{Path: f.path, Content: b.String()})
+	}
+	return files, nil
+}
+
+// templated is a file and the template that it is made of.
+type templated struct{ path, template string }
+
+func (t *Topology) templates(h *Host) []templated {
+	switch {
+	case h.Role == RoleRouter:
+		return []templated{{"/etc/bird/bird.conf", "bird-router.conf"}}
+	case h.Role == RoleReflector && t.Reflector == BIRD:
+		return []templated{{"/etc/bird/bird.conf", "bird-reflector.conf"}}
+	case h.Role == RoleReflector:
+		return []templated{{"/etc/gobgp/gobgpd.yaml", "gobgpd.yaml"}}
+	case h.Role == RoleLB4 && t.Balancer == Keepalived:
+		return []templated{
+			{"/etc/keepalived/keepalived.conf", "keepalived.conf"},
+			{"/etc/exabgp/exabgp.conf", "exabgp.conf"},
+			{"/etc/exabgp/exabgp.env", "exabgp.env"},
+		}
+	case h.Role == RoleLB4:
+		return []templated{{"/etc/lb/lb4d.toml", "lb4d.toml"}}
+	case h.Role == RoleLB7:
+		return []templated{{"/etc/haproxy/haproxy.cfg", "haproxy.cfg"}}
 	}
 	return nil
+}
+
+// Group is the VIPs and members of one family, as the rival's programs
+// take them.
+type Group struct {
+	Name    string // v4 or v6
+	VIPs    []netip.Addr
+	Ports   []uint16
+	Members []netip.Addr
+	// Delay is the interval of checks, in seconds.
+	Delay int
+}
+
+// Groups are those of both families, IPv4 first.
+func (d confData) Groups() []Group {
+	var groups []Group
+	for _, g := range []Group{{Name: "v4", VIPs: family(d.VIPs, false)}, {Name: "v6", VIPs: family(d.VIPs, true)}} {
+		g.Ports, g.Delay = d.Ports, int(d.Sizes.CheckInterval().Seconds())
+		for _, m := range d.LB7s {
+			g.Members = append(g.Members, m.member(g.VIPs[0]))
+		}
+		groups = append(groups, g)
+	}
+	return groups
 }

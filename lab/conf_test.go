@@ -10,7 +10,7 @@ import (
 // for it.
 func TestDaemonConfiguration(t *testing.T) {
 	for _, s := range []Sizes{DefaultSizes, FullSizes} {
-		top, err := NewTopology(s, GoBGP)
+		top, err := NewTopology(s, GoBGP, LB4D)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -120,6 +120,9 @@ func (t *Topology) home() []Route {
 }
 
 func (t *Topology) lb4(i int) Host {
+	if t.Balancer == Keepalived {
+		return t.rival(i)
+	}
 	a := t.Sizes.lb4Addr(i)
 	return Host{
 		Name: fmt.Sprintf("LB4-%d", i), Role: RoleLB4,

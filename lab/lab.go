@@ -49,6 +49,9 @@ var modules = []string{"ipv6", "veth", "bridge", "dummy", "ipip", "ip6_tunnel", 
 type Options struct {
 	Sizes     Sizes     // DefaultSizes where zero
 	Reflector Reflector // GoBGP where empty
+	Balancer  Balancer  // LB4D where empty
+	// Pool is what the LB4 hosts are told of the LB7 hosts at first.
+	Pool Pool
 	// Bin is where lb4d and other programs are looked for before PATH; the
 	// directory of the running program where empty.
 	Bin string
@@ -87,6 +90,9 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if o.Reflector == "" {
 		o.Reflector = GoBGP
 	}
+	if o.Balancer == "" {
+		o.Balancer = LB4D
+	}
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
@@ -97,8 +103,11 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		}
 		o.Bin = filepath.Dir(self)
 	}
-	t, err := NewTopology(o.Sizes, o.Reflector)
+	t, err := NewTopology(o.Sizes, o.Reflector, o.Balancer)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.tell(o.Pool); err != nil {
 		return nil, err
 	}
 	l := &Lab{

@@ -17,6 +17,8 @@ import (
 const (
 	checkFall = 3
 	checkRise = 2
+	// checkTimeout is longer than usual, since one processor carries all hosts.
+	checkTimeout = 900 * time.Millisecond
 	// slack is what a check and the work after it may take.
 	slack = 500 * time.Millisecond
 	// noise is what one processor that carries the whole lab may add to a
@@ -45,49 +47,62 @@ func playMaintenance(ctx context.Context, s *stage) error {
 
 // disable takes an LB4 host out of service by its maintenance file.
 func (s *stage) disable(ctx context.Context, h *Host) error {
-	const file = "/etc/lb/disable"
-	path := s.Path(h.Name, file)
 	e := Event{Name: h.Name + " disabled", ReactLimit: time.Second, BackLimit: 2 * time.Second}
-	return s.event(ctx, e, deed{
-		told: fmt.Sprintf("%s: touch %s", h.Name, file),
-		do:   func() error { return os.WriteFile(path, nil, 0o644) },
+	return s.event(ctx, e, s.disableDeed(h), s.enableDeed(h))
+}
+
+const maintenanceFile = "/etc/lb/disable"
+
+func (s *stage) disableDeed(h *Host) deed {
+	return deed{
+		told: fmt.Sprintf("%s: touch %s", h.Name, maintenanceFile),
+		do:   func() error { return os.WriteFile(s.Path(h.Name, maintenanceFile), nil, 0o644) },
 		seen: func(ctx context.Context) (time.Time, error) {
 			return s.watch.wait(ctx, func(r Routes) bool { return !r.Through(h.Address) && !r.Through(h.Address6) })
 		},
 		came: "out of every router's table",
-	}, deed{
-		told: fmt.Sprintf("%s: rm %s", h.Name, file),
-		do:   func() error { return os.Remove(path) },
+	}
+}
+
+func (s *stage) enableDeed(h *Host) deed {
+	return deed{
+		told: fmt.Sprintf("%s: rm %s", h.Name, maintenanceFile),
+		do:   func() error { return os.Remove(s.Path(h.Name, maintenanceFile)) },
 		seen: func(ctx context.Context) (time.Time, error) {
 			return s.watch.wait(ctx, func(r Routes) bool { return len(s.missing(r)) == 0 })
 		},
 		came: "back in every router's table",
-	})
+	}
 }
 
 // drain takes an LB7 host out of service by its agent check.
 func (s *stage) drain(ctx context.Context, h *Host) error {
-	const file = "/etc/lb/agent-check"
-	write := func(word string) func() error {
-		return func() error { return os.WriteFile(s.Path(h.Name, file), []byte(word), 0o644) }
-	}
 	interval := s.Topology.Sizes.CheckInterval()
 	e := Event{
 		Name:       h.Name + " drained",
 		ReactLimit: interval + slack,
 		BackLimit:  checkRise*interval + slack,
 	}
-	return s.event(ctx, e, deed{
-		told: fmt.Sprintf("%s: echo drain > %s", h.Name, file),
-		do:   write("drain\n"),
-		seen: s.weights(h, func(w int) bool { return w == 0 }),
-		came: "weight 0 in every LB4's IPVS",
-	}, deed{
-		told: fmt.Sprintf("%s: echo %s > %s", h.Name, strings.TrimSpace(agentUp), file),
-		do:   write(agentUp),
-		seen: s.weights(h, func(w int) bool { return w > 0 }),
-		came: "back in every LB4's IPVS",
-	})
+	return s.event(ctx, e, s.drainDeed(h), s.undrainDeed(h))
+}
+
+func (s *stage) drainDeed(h *Host) deed {
+	return s.agentDeed(h, "drain\n", "weight 0 in every LB4's IPVS", func(w int) bool { return w == 0 })
+}
+
+func (s *stage) undrainDeed(h *Host) deed {
+	return s.agentDeed(h, agentUp, "back in every LB4's IPVS", func(w int) bool { return w > 0 })
+}
+
+// agentDeed has the agent of an LB7 host say something.
+func (s *stage) agentDeed(h *Host, words, came string, weight func(int) bool) deed {
+	const file = "/etc/lb/agent-check"
+	return deed{
+		told: fmt.Sprintf("%s: echo %s > %s", h.Name, strings.TrimSpace(words), file),
+		do:   func() error { return os.WriteFile(s.Path(h.Name, file), []byte(words), 0o644) },
+		seen: s.weights(h, weight),
+		came: came,
+	}
 }
 
 // killHAProxy ends an LB7 host's HAProxy the hard way. Its own flows are lost
@@ -110,33 +125,41 @@ func (s *stage) killHAProxy(ctx context.Context, h *Host) error {
 			return a.React != nil && !f.At.Before(a.From) && !began.After(a.From.Add(*a.React+slack))
 		})
 	}
-	return s.event(ctx, e, deed{
+	return s.event(ctx, e, s.killDeed(h), s.reviveDeed(h))
+}
+
+func (s *stage) killDeed(h *Host) deed {
+	return deed{
 		told: h.Name + ": kill -9 HAProxy",
 		do:   func() error { return s.Kill(h.Name, "haproxy", syscall.SIGKILL) },
 		seen: s.weights(h, func(w int) bool { return w == 0 }),
 		came: "weight 0 in every LB4's IPVS",
-	}, deed{
+	}
+}
+
+func (s *stage) reviveDeed(h *Host) deed {
+	return deed{
 		told: h.Name + ": HAProxy started again",
 		do:   func() error { return s.Start(h.Name, "haproxy") },
 		seen: s.weights(h, func(w int) bool { return w > 0 }),
 		came: "back in every LB4's IPVS",
-	})
+	}
 }
 
 // weights waits until cond holds for a host's weight in every service of every
 // LB4's IPVS table. A destination that is not there has weight 0.
-func (s *stage) weights(h *Host, cond func(weight int) bool) func(context.Context) (time.Time, error) {
+func (l *Lab) weights(h *Host, cond func(weight int) bool) func(context.Context) (time.Time, error) {
 	return func(ctx context.Context) (time.Time, error) {
 		tick := time.NewTicker(pollEvery)
 		defer tick.Stop()
 		for {
 			holds := true
-			for _, lb4 := range s.Topology.ByRole(RoleLB4) {
-				table, err := s.IPVS(lb4.Name)
+			for _, lb4 := range l.Topology.ByRole(RoleLB4) {
+				table, err := l.IPVS(lb4.Name)
 				if err != nil {
 					return time.Time{}, err
 				}
-				holds = holds && weightsHold(table, s.Topology.VIPs, h, cond)
+				holds = holds && weightsHold(table, l.Topology.VIPs, h, cond)
 			}
 			if holds {
 				return time.Now(), nil
@@ -153,10 +176,7 @@ func (s *stage) weights(h *Host, cond func(weight int) bool) func(context.Contex
 // weightsHold looks at a host's weight behind every service address.
 func weightsHold(table []Destination, vips []netip.Addr, h *Host, cond func(int) bool) bool {
 	for _, v := range vips {
-		member := h.Address
-		if v.Is6() {
-			member = h.Address6
-		}
+		member := h.member(v)
 		weight := 0
 		i := slices.IndexFunc(table, func(d Destination) bool { return d.VIP.Addr() == v && d.Member.Addr() == member })
 		if i >= 0 {

@@ -194,6 +194,8 @@ func (s *server) handle(ctx context.Context, ses *session) (int, error) {
 		return l.load(ctx, ses)
 	case "run":
 		return l.scenario(ctx, ses)
+	case "try":
+		return l.trial(ctx, ses)
 	}
 	return 2, fmt.Errorf("%q is not known", ses.Verb)
 }
@@ -224,7 +226,7 @@ func (s *server) up(ctx context.Context, ses *session) error {
 	s.coming = true
 	s.mu.Unlock()
 	l, err := Up(untilSignal(ctx, ses.signals), Options{
-		Sizes: ses.Up.Sizes, Reflector: ses.Up.Reflector, Bin: s.bin, Progress: ses.out, Elapsed: ses.Elapsed,
+		Sizes: ses.Up.Sizes, Reflector: ses.Up.Reflector, Balancer: ses.Up.Balancer, Pool: ses.Up.Pool, Bin: s.bin, Progress: ses.out, Elapsed: ses.Elapsed,
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -173,8 +173,27 @@ func (s *stage) event(ctx context.Context, e Event, do, undo deed) error {
 	return nil
 }
 
-// perform returns how long the deed took to show, nil where it did not.
+// perform returns how long the deed took to show, nil where it did not, and
+// leaves what it broke the time to show as well.
 func (s *stage) perform(ctx context.Context, d deed) (took *time.Duration, err error) {
+	if took, err = s.carryOut(ctx, d); err != nil {
+		return nil, err
+	}
+	return took, pause(ctx, aftermath)
+}
+
+// pause waits.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// carryOut returns how long the deed took to show, nil where it did not.
+func (s *stage) carryOut(ctx context.Context, d deed) (took *time.Duration, err error) {
 	s.tell("%s", d.told)
 	start := time.Now()
 	if err := d.do(); err != nil {
@@ -195,11 +214,6 @@ func (s *stage) perform(ctx context.Context, d deed) (took *time.Duration, err e
 		after := max(0, at.Sub(start))
 		took = &after
 		s.tell("%s after %s", d.came, words(after))
-	}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(aftermath):
 	}
 	return took, nil
 }

@@ -17,6 +17,16 @@ const (
 	BIRD  Reflector = "bird"
 )
 
+// Balancer names what the LB4 hosts run.
+type Balancer string
+
+// The balancers: this project's daemon, and what is put together in its
+// place from Debian's packages, to compare with.
+const (
+	LB4D       Balancer = "lb4d"
+	Keepalived Balancer = "keepalived" // with ExaBGP
+)
+
 // Sizes say how many hosts of each kind a lab has.
 type Sizes struct {
 	Routers    int
@@ -112,6 +122,7 @@ type Segment struct {
 type Topology struct {
 	Sizes     Sizes
 	Reflector Reflector
+	Balancer  Balancer
 	Segments  []Segment
 	Hosts     []Host
 	// VIPs are the service addresses, IPv4 first.
@@ -242,16 +253,20 @@ func (t *Topology) vipSet() map[netip.Addr]bool {
 }
 
 // NewTopology lays a lab out. The same arguments give the same lab.
-func NewTopology(s Sizes, rr Reflector) (*Topology, error) {
+func NewTopology(s Sizes, rr Reflector, b Balancer) (*Topology, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
 	if rr != GoBGP && rr != BIRD {
 		return nil, fmt.Errorf("choosing the route reflector: %q is neither %q nor %q", rr, GoBGP, BIRD)
 	}
+	if b != LB4D && b != Keepalived {
+		return nil, fmt.Errorf("choosing the balancer: %q is neither %q nor %q", b, LB4D, Keepalived)
+	}
 	t := &Topology{
 		Sizes:     s,
 		Reflector: rr,
+		Balancer:  b,
 		Segments: []Segment{
 			{Name: segmentUsers, MTU: 1500},
 			{Name: segmentEdge, MTU: 1500},

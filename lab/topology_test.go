@@ -63,7 +63,7 @@ func text(t *Topology) string {
 func TestTopologyGolden(t *testing.T) {
 	for _, rr := range []Reflector{GoBGP, BIRD} {
 		t.Run(string(rr), func(t *testing.T) {
-			top, err := NewTopology(small, rr)
+			top, err := NewTopology(small, rr, LB4D)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,7 +106,7 @@ func TestAddresses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%d-%d/%s", tt.sizes.LB4, tt.sizes.LB7, tt.host), func(t *testing.T) {
-			top, err := NewTopology(tt.sizes, GoBGP)
+			top, err := NewTopology(tt.sizes, GoBGP, LB4D)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,7 +130,7 @@ func TestTopologySound(t *testing.T) {
 	largest := Sizes{Routers: 8, Reflectors: 8, LB4: 40, LB7: 64, Servers: 200, Users: 254}
 	for _, s := range []Sizes{small, DefaultSizes, FullSizes, largest} {
 		t.Run(fmt.Sprintf("%+v", s), func(t *testing.T) {
-			top, err := NewTopology(s, GoBGP)
+			top, err := NewTopology(s, GoBGP, LB4D)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -211,13 +211,13 @@ func TestSizesRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := DefaultSizes
 			tt.change(&s)
-			_, err := NewTopology(s, GoBGP)
+			_, err := NewTopology(s, GoBGP, LB4D)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
 	}
-	if _, err := NewTopology(DefaultSizes, "quagga"); err == nil {
+	if _, err := NewTopology(DefaultSizes, "quagga", LB4D); err == nil {
 		t.Error("an unknown reflector is accepted")
 	}
 }

@@ -121,7 +121,7 @@ func (w *wiring) host(ctx context.Context, h *Host, mtu map[string]int, bridges 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.plug(p, l, fmt.Sprintf("%s.%d", h.Name, i), mtu[l.Segment], bridges[l.Segment]); err != nil {
+		if err := w.plug(p, l, portName(h.Name, i), mtu[l.Segment], bridges[l.Segment]); err != nil {
 			return fmt.Errorf("adding the link %s: %w", l.Device, err)
 		}
 	}
@@ -137,6 +137,9 @@ func (w *wiring) host(ctx context.Context, h *Host, mtu map[string]int, bridges 
 	}
 	return nil
 }
+
+// portName is the switch's end of a host's link.
+func portName(host string, link int) string { return fmt.Sprintf("%s.%d", host, link) }
 
 // plug connects a host to a bridge; port names the bridge's end.
 func (w *wiring) plug(p *place, l Link, port string, mtu int, bridge netlink.Link) error {

@@ -150,7 +150,7 @@ func play(args []string) (int, error) {
 		if *asJSON {
 			progress = os.Stderr
 		}
-		return private(upReq, req, progress)
+		return private(upReq, req, progress, os.Stdout)
 	case err != nil:
 		return statusFault, err
 	case sizes.given():

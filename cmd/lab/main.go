@@ -44,7 +44,7 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{"install", "[PACKAGE ...]", "install the Debian packages that the lab needs, and those named", install},
-		{"up", "[-lb4 N] [-lb7 N] [-servers N] [-full] [-rr gobgp|bird] [-foreground]", "bring a lab up and leave it running", up},
+		{"up", "[-lb4 N] [-lb7 N] [-servers N] [-full] [-rr gobgp|bird] [-balancer lb4d|keepalived] [-foreground]", "bring a lab up and leave it running", up},
 		{"down", "", "end it", down},
 		{"status", "[-json]", "list hosts, processes and routes", status},
 		{"exec", "HOST [COMMAND [ARG ...]]", "run a command on a host, a shell where none is given", execute},
@@ -55,6 +55,7 @@ func verbs() []verb {
 		{"kill", "[-s SIGNAL] HOST PROCESS", "send a signal, KILL where none is named", kill},
 		{"load", "[-slow N] [-rate R] [-for 30s] [-vip A] [-json]", "send users' requests and show what becomes of them", putLoad},
 		{"run", "[-list] [-json] [sizes as in up] [SCENARIO]", "play a scenario and compare what is measured with what is promised", play},
+		{"compare", "[-flows N] [-seed N] [-event NAME] [-alone] [-json] [sizes as in up]", "put lb4d, and keepalived with ExaBGP, through the same events, and count the broken flows of both", compare},
 		{"test-exec", "PROGRAM [ARG ...]", "run a test binary in a machine of its own: go test -exec 'lab test-exec'", testExec},
 		{"version", "", "print the version", func([]string) (int, error) { fmt.Println("lab", version); return 0, nil }},
 		// Of no use by hand: the two ends of a machine.

@@ -18,6 +18,7 @@ type sizing struct {
 	lb4, lb7, servers *int
 	full              *bool
 	reflector         *string
+	balancer          *string
 }
 
 // sizeFlags adds the flags that say what lab to bring up.
@@ -30,6 +31,7 @@ func sizeFlags(f *flag.FlagSet) *sizing {
 		servers:   f.Int("servers", d.Servers, "number of servers"),
 		full:      f.Bool("full", false, fmt.Sprintf("the sizes of a small real installation: %d, %d, %d", lab.FullSizes.LB4, lab.FullSizes.LB7, lab.FullSizes.Servers)),
 		reflector: f.String("rr", string(lab.GoBGP), "what the route reflectors run: gobgp or bird"),
+		balancer:  f.String("balancer", string(lab.LB4D), "what the LB4 hosts run: lb4d, or keepalived (with ExaBGP) to compare with"),
 	}
 }
 
@@ -57,7 +59,7 @@ func (s *sizing) given() bool {
 	given := false
 	s.flags.Visit(func(f *flag.Flag) {
 		switch f.Name {
-		case "lb4", "lb7", "servers", "full", "rr":
+		case "lb4", "lb7", "servers", "full", "rr", "balancer":
 			given = true
 		}
 	})
@@ -67,8 +69,8 @@ func (s *sizing) given() bool {
 // request asks for the lab that the flags describe, or says what is wrong
 // with them before anything is booted.
 func (s *sizing) request() (lab.Request, error) {
-	req := lab.Request{Verb: "up", Up: &lab.UpRequest{Sizes: s.sizes(), Reflector: lab.Reflector(*s.reflector)}}
-	_, err := lab.NewTopology(req.Up.Sizes, req.Up.Reflector)
+	req := lab.Request{Verb: "up", Up: &lab.UpRequest{Sizes: s.sizes(), Reflector: lab.Reflector(*s.reflector), Balancer: lab.Balancer(*s.balancer)}}
+	_, err := lab.NewTopology(req.Up.Sizes, req.Up.Reflector, req.Up.Balancer)
 	return req, err
 }
 
@@ -172,8 +174,8 @@ func down(args []string) (int, error) {
 }
 
 // private boots a machine for one request, brings a lab up in it and sends
-// the request.
-func private(upReq, req lab.Request, progress io.Writer) (int, error) {
+// the request, whose answer goes to answer.
+func private(upReq, req lab.Request, progress, answer io.Writer) (int, error) {
 	ctx, stop := interruptible()
 	defer stop()
 	start := time.Now()
@@ -189,7 +191,7 @@ func private(upReq, req lab.Request, progress io.Writer) (int, error) {
 			return statusFault, err
 		}
 		r.Elapsed = time.Since(start)
-		out := io.Writer(os.Stdout)
+		out := answer
 		if r.Verb == "up" {
 			out = progress
 		}

@@ -1,0 +1,190 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"lb4d/lab/load"
+)
+
+const (
+	// newRate is how many new requests start a second beside the downloads.
+	newRate = 20
+	// holdRamp spreads the starts of the downloads.
+	holdRamp = 2 * time.Second
+	// between is the time from one half of an event to the other.
+	between = 3 * time.Second
+	// trialPurge is purge_after in trials: long enough to be told from fall x
+	// interval, short enough to wait for.
+	trialPurge = 5 * time.Second
+)
+
+// bout is a balancer being put through trials.
+type bout struct {
+	*stage
+	flows  int
+	rng    *rand.Rand
+	trials Trials
+}
+
+// newBout starts with all LB7 hosts but the last in the pool, so that one can
+// be added: see [TrialPool].
+func (l *Lab) newBout(out io.Writer, flows int, seed uint64) *bout {
+	return &bout{
+		stage:  &stage{Lab: l, out: out, start: time.Now()},
+		flows:  flows,
+		rng:    rand.New(rand.NewPCG(seed, 0)),
+		trials: Trials{Balancer: l.Topology.Balancer, Started: time.Now(), Flows: flows, Seed: seed},
+	}
+}
+
+// TrialPool is what the LB4 hosts must be told when a lab for trials comes up:
+// all LB7 hosts but the last.
+func TrialPool(s Sizes) Pool {
+	pool := Pool{PurgeAfter: trialPurge}
+	for i := range s.LB7 - 1 {
+		pool.Members = append(pool.Members, fmt.Sprintf("LB7-%d", i+1))
+	}
+	return pool
+}
+
+// act is one event to be played.
+type act struct {
+	trial Trial // its name and what is allowed
+	// kinds are the downloads; all the same where nil.
+	kinds []load.Kind
+	// stall is when a user without a byte gives up; stallAfter where 0.
+	stall time.Duration
+	// quiet leaves out the new requests.
+	quiet bool
+	// play does it, and tells what it may break.
+	play func(ctx context.Context, t *Trial) (mercy, error)
+}
+
+// measure plays an event with downloads in flight from as many addresses, and
+// judges what became of them.
+func (b *bout) measure(ctx context.Context, a act) error {
+	t := a.trial
+	b.tell("== %s", t.Name)
+	kinds := a.kinds
+	if kinds == nil {
+		kinds = []load.Kind{load.Hold(b.flows, holdRamp)}
+	}
+	if a.stall == 0 {
+		a.stall = stallAfter
+	}
+	if err := b.settle(ctx); err != nil {
+		return err
+	}
+	if !a.quiet {
+		kinds = append(kinds, load.Quick(newRate))
+	}
+	var err error
+	b.traffic, err = b.StartLoad(ctx, load.Options{Kinds: kinds, StallTimeout: a.stall})
+	if err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, holdRamp+waitForEvent)
+	defer cancel()
+	err = b.traffic.Wait(wait, func(r load.Result) bool { return total(carried(r)) == b.flows })
+	if err != nil {
+		b.traffic.kill()
+		return fmt.Errorf("%w; so far %v in flight", err, carried(b.traffic.Snapshot()))
+	}
+	b.tell("downloads in flight: %s", counts(carried(b.traffic.Snapshot())))
+	m, err := a.play(ctx, &t)
+	if err == nil {
+		err = pause(ctx, a.stall+500*time.Millisecond)
+	}
+	if err != nil {
+		b.traffic.kill()
+		return fmt.Errorf("%s: %w", t.Name, err)
+	}
+	r, err := b.traffic.Stop()
+	if err != nil {
+		return err
+	}
+	t.judge(r.Faults, m)
+	b.tell("broken: %s", t.broken())
+	b.trials.Events = append(b.trials.Events, t)
+	return nil
+}
+
+// carried counts the downloads in flight whose answer has begun, by LB7 host.
+func carried(r load.Result) map[string]int {
+	all := make(map[string]int)
+	for _, k := range r.Kinds {
+		if held(k.Name) {
+			for lb7, n := range k.Carried {
+				all[lb7] += n
+			}
+		}
+	}
+	return all
+}
+
+func total(m map[string]int) int {
+	n := 0
+	for v := range maps.Values(m) {
+		n += v
+	}
+	return n
+}
+
+// do carries a deed out, and its time is how long that took to show.
+func (b *bout) do(ctx context.Context, took **time.Duration, d deed) error {
+	t, err := b.carryOut(ctx, d)
+	*took = t
+	return err
+}
+
+// doAndUndo carries out two deeds with a while between them.
+func (b *bout) doAndUndo(ctx context.Context, t *Trial, do, undo deed) error {
+	return errors.Join(b.do(ctx, &t.React, do), pause(ctx, between), b.do(ctx, &t.Back, undo))
+}
+
+// try puts the lab's balancer through all trials, or those named.
+func (l *Lab) try(ctx context.Context, out io.Writer, flows int, seed uint64, only []string, elapsed time.Duration) (*Trials, error) {
+	b := l.newBout(out, flows, seed)
+	b.start = b.start.Add(-elapsed)
+	all := b.acts()
+	// The host that waits to be added is needed by all that follow.
+	if len(only) > 0 && !slices.Contains(only, addedName) {
+		if err := b.addLast(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for _, a := range all {
+		if len(only) > 0 && !slices.Contains(only, a.trial.Name) {
+			continue
+		}
+		if err := b.measure(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	return &b.trials, nil
+}
+
+// trial serves the request for trials. What happens is told on the error
+// stream, the [Trials] are the output, as JSON.
+func (l *Lab) trial(ctx context.Context, ses *session) (int, error) {
+	req := ses.Try
+	if req == nil || req.Flows < 1 || req.Flows > l.Topology.Sizes.Users {
+		return 2, fmt.Errorf("trials need 1 to %d downloads", l.Topology.Sizes.Users)
+	}
+	trials, err := l.try(ctx, ses.err, req.Flows, req.Seed, req.Only, ses.Elapsed)
+	if err != nil {
+		return 1, err
+	}
+	if err := json.NewEncoder(ses.out).Encode(trials); err != nil {
+		return 1, fmt.Errorf("telling of the trials: %w", err)
+	}
+	return 0, nil
+}
