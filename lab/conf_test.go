@@ -6,6 +6,26 @@ import (
 	"lb4d/config"
 )
 
+// TestTrialPool leaves the last LB7 host out, and lowers purge_after.
+func TestTrialPool(t *testing.T) {
+	top, err := NewTopology(DefaultSizes, GoBGP, LB4D)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := top.ByRole(RoleLB4)[0]
+	files, err := top.filesOf(h, TrialPool(top.Sizes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Parse(files[0].Path, []byte(files[0].Content))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, files[0].Content)
+	}
+	if got := len(c.Pools[0].Members); got != top.Sizes.LB7-1 || c.Pools[0].PurgeAfter != trialPurge {
+		t.Errorf("%d members, purge_after %v; want %d, %v", got, c.Pools[0].PurgeAfter, top.Sizes.LB7-1, trialPurge)
+	}
+}
+
 // TestDaemonConfiguration has the daemon's own parser read what the lab writes
 // for it.
 func TestDaemonConfiguration(t *testing.T) {

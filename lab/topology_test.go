@@ -61,14 +61,21 @@ func text(t *Topology) string {
 }
 
 func TestTopologyGolden(t *testing.T) {
-	for _, rr := range []Reflector{GoBGP, BIRD} {
-		t.Run(string(rr), func(t *testing.T) {
-			top, err := NewTopology(small, rr, LB4D)
+	for _, tt := range []struct {
+		rr       Reflector
+		balancer Balancer
+	}{{GoBGP, LB4D}, {BIRD, LB4D}, {GoBGP, Keepalived}} {
+		name := string(tt.rr)
+		if tt.balancer != LB4D {
+			name = string(tt.balancer)
+		}
+		t.Run(name, func(t *testing.T) {
+			top, err := NewTopology(small, tt.rr, tt.balancer)
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := text(top)
-			golden := filepath.Join("testdata", "small-"+string(rr)+".golden")
+			golden := filepath.Join("testdata", "small-"+name+".golden")
 			if *update {
 				if err := os.MkdirAll("testdata", 0o755); err != nil {
 					t.Fatal(err)
