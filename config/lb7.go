@@ -17,6 +17,8 @@ type LB7 struct {
 	HAProxy    *HAProxy // not nil where there are back ends
 	Store      Store
 	Backends   []Backend // sorted by name
+
+	Directories []Directory // sorted by name
 }
 
 // Backend finds a back end by its name.

@@ -74,6 +74,7 @@ func (c *checker) lb7(raw *rawLB7) *LB7 {
 	}
 	cfg.Store = c.store(raw)
 	cfg.Backends = c.backends(raw, cfg.Store.Kind)
+	cfg.Directories = c.directories(raw, cfg.HAProxy)
 	if len(raw.backends.entries) > 0 && !raw.haproxy.present {
 		c.fault(raw.backends.entries[0].place, `there is no HAProxy to give servers to; write [haproxy] with socket = %q`, defaultHAProxySocket)
 	}

@@ -12,6 +12,8 @@ type rawLB7 struct {
 	haproxy    rawHAProxy
 	store      rawStore
 	backends   tables[rawBackend, *rawBackend]
+
+	directories tables[rawDirectory, *rawDirectory]
 }
 
 func (r *rawLB7) fields() []field {
@@ -23,6 +25,7 @@ func (r *rawLB7) fields() []field {
 		{"haproxy", section{&r.haproxy}, "[haproxy]"},
 		{"store", section{&r.store}, "[store]"},
 		{"backend", &r.backends, "[backend.servers]"},
+		{"directory", &r.directories, "[directory.pods]"},
 	}
 }
 

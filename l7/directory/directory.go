@@ -45,6 +45,9 @@ type Config struct {
 	// Map is the file's name as HAProxy's configuration has it, Socket where
 	// its Runtime API listens (runtime.New).
 	Map, Socket string
+	// Process and HAProxyTimeout are as in runtime.Options. Optional.
+	Process        string
+	HAProxyTimeout time.Duration
 	// Listen is where misses come in, Forward HAProxy's frontend that takes
 	// them back: IP:PORT, or the absolute path of a unix socket.
 	Listen, Forward string
@@ -176,7 +179,7 @@ func New(cfg Config, log *slog.Logger) (*Directory, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	h, err := runtime.New(cfg.Socket, runtime.Options{})
+	h, err := runtime.New(cfg.Socket, runtime.Options{Process: cfg.Process, Timeout: cfg.HAProxyTimeout})
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
