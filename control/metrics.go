@@ -88,6 +88,13 @@ var (
 	vipChange    = gauge("vip_last_change_timestamp_seconds", "When the VIP entered its state.", "vip")
 	vipFailures  = gauge("vip_recent_failures", "How often the checks of the VIP have failed lately, as far as that is not forgotten yet.", "vip")
 	vipHeld      = gauge("vip_held_until_timestamp_seconds", "When a VIP is announced again that is held down because its checks have failed too often; there only while it is.", "vip")
+	vipFlows     = counter("vip_flows_total", "Flows to the VIP that IPVS has scheduled since it has the VIP's services.", "vip")
+	vipPackets   = counter("vip_packets_total", "Packets to the VIP that IPVS has forwarded since it has the VIP's services.", "vip")
+	vipDeadline  = gauge("vip_drain_deadline_timestamp_seconds", "When a VIP that drains is withdrawn at the latest; there only while it drains.", "vip")
+	vipRate      = gauge("vip_drain_packets_per_second", "Packets that still come to a VIP that drains, or was withdrawn just now; there only then.", "vip")
+	drainTook    = gauge("drain_last_duration_seconds", "How long the last drain of VIPs took, from the first GRACEFUL_SHUTDOWN to the last withdrawal.")
+	drainLate    = gauge("drain_last_late_packets", "Packets that came after the withdrawals of the last drain, at most.")
+	drainEnd     = gauge("drain_last_end_timestamp_seconds", "When the last drain of VIPs was over.")
 	vipService   = gauge("vip_service_info", "Which services the VIP belongs to; always 1.", "vip", "service")
 
 	serviceForwarding = gauge("service_forwarding", "1 while at least quorum members are up, so that the service may be announced.", "service")
@@ -194,6 +201,11 @@ func (e emitter) daemon(st *Status) {
 	e.put(reloadOK, truth(st.Config.Error == ""))
 	e.time(reloadTime, st.Config.Loaded)
 
+	if r := st.LastDrain; r != nil {
+		e.put(drainTook, r.Seconds)
+		e.put(drainLate, float64(r.LatePackets))
+		e.time(drainEnd, r.Ended)
+	}
 	e.put(maintenancePresent, truth(st.Maintenance.Present))
 	e.put(maintenanceError, truth(st.Maintenance.Error != ""))
 	e.time(maintenanceChange, st.Maintenance.Since)
@@ -204,6 +216,14 @@ func (e emitter) vip(v *VIP) {
 	e.oneHot(vipState, vipStates, v.State, v.Address)
 	e.put(vipReason, 1, v.Address, v.Reason)
 	e.time(vipChange, v.Since, v.Address)
+	e.put(vipFlows, float64(v.Flows), v.Address)
+	e.put(vipPackets, float64(v.Packets), v.Address)
+	if v.Drain != nil {
+		e.put(vipRate, v.Drain.PacketsPerSecond, v.Address)
+		if v.Drain.Withdrawn.IsZero() {
+			e.time(vipDeadline, v.Drain.Deadline, v.Address)
+		}
+	}
 	e.put(vipFailures, float64(v.Failures), v.Address)
 	e.time(vipHeld, v.HeldUntil, v.Address)
 	for _, name := range v.Services {

@@ -43,8 +43,9 @@ func fixture() *Status {
 			Error: "/etc/lb/lb4d.toml:4: bgp.as: 0 is no AS number", ErrorAt: at.Add(-time.Minute),
 		},
 		Maintenance: Maintenance{Path: "/etc/lb/disable", Present: true, Since: at.Add(-time.Minute), Reason: `disk "sdb"`},
+		LastDrain:   &DrainReport{Ended: at, VIPs: 3, Seconds: 4.25, LatePackets: 12},
 		VIPs: []VIP{
-			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "www forwards to 1 of 4 members", Since: at.Add(-time.Hour), Services: []string{"www", "www-udp"}},
+			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "www forwards to 1 of 4 members", Flows: 7, Packets: 123, Drain: &VIPDrain{Phase: "draining", Deadline: at.Add(5 * time.Second), PacketsPerSecond: 61.5}, Since: at.Add(-time.Hour), Services: []string{"www", "www-udp"}},
 			{Address: "198.51.100.2", Announced: true, State: "draining", Reason: "draining: maintenance file /etc/lb/disable (disk \"sdb\")", Since: at, Services: []string{"www"}},
 			{Address: "2001:db8::c633:6401", State: "withdrawn", Failures: 4, HeldUntil: at.Add(time.Minute), Reason: "www has 0 of 4 members up\nquorum 1", Since: at, Services: []string{}},
 		},

@@ -28,10 +28,12 @@ type Status struct {
 	Summary     string      `json:"summary"`
 	Config      ConfigFile  `json:"config"`
 	Maintenance Maintenance `json:"maintenance"`
-	VIPs        []VIP       `json:"vips"`
-	Services    []Service   `json:"services"`
-	Members     []Member    `json:"members"`
-	Peers       []Peer      `json:"peers"`
+	// LastDrain is how the last drain of VIPs went; nil: there was none.
+	LastDrain *DrainReport `json:"last_drain,omitempty"`
+	VIPs      []VIP        `json:"vips"`
+	Services  []Service    `json:"services"`
+	Members   []Member     `json:"members"`
+	Peers     []Peer       `json:"peers"`
 	// Errors are the operations that failed in the last pass; they are
 	// retried in the next.
 	Errors   []string `json:"errors,omitempty"`
@@ -76,6 +78,42 @@ type VIP struct {
 	// when it is held down for that; zero: it is not.
 	Failures  int       `json:"recent_failures"`
 	HeldUntil time.Time `json:"held_until,omitzero"`
+	// Flows and Packets are what IPVS has counted since it has the VIP's
+	// services, up to two seconds ago.
+	Flows   uint64 `json:"flows"`
+	Packets uint64 `json:"packets"`
+	// Drain tells how far the VIP's drain has come; nil: it is in none.
+	Drain *VIPDrain `json:"drain,omitempty"`
+}
+
+// VIPDrain is the drain of one VIP.
+type VIPDrain struct {
+	// Phase is draining (announced with GRACEFUL_SHUTDOWN) or lingering
+	// (withdrawn, and late packets are counted).
+	Phase string    `json:"phase"`
+	Since time.Time `json:"since"`
+	// Deadline is when it is withdrawn at the latest, Withdrawn when it was.
+	Deadline  time.Time `json:"deadline"`
+	Withdrawn time.Time `json:"withdrawn,omitzero"`
+	// PacketsPerSecond are those that still come.
+	PacketsPerSecond float64 `json:"packets_per_second"`
+	// LatePackets came after the withdrawal, at most: those of two seconds
+	// before it may be among them, as the kernel counts in such steps.
+	LatePackets uint64 `json:"late_packets"`
+}
+
+// DrainReport is what became of the VIPs that drained at the same time.
+type DrainReport struct {
+	Ended time.Time `json:"ended"`
+	VIPs  int       `json:"vips"`
+	// Seconds from the first GRACEFUL_SHUTDOWN to the last withdrawal.
+	Seconds float64 `json:"seconds"`
+	// Early were withdrawn before drain_time was over because no packet came
+	// any more; Returned were announced again instead.
+	Early    int `json:"early"`
+	Returned int `json:"returned"`
+	// LatePackets as in VIPDrain.
+	LatePackets uint64 `json:"late_packets"`
 }
 
 // Service is one service of the configuration.

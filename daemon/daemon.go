@@ -42,6 +42,8 @@ type Options struct {
 	// HandOver asks, with a value received, for an end that withdraws nothing
 	// and leaves all to the process that comes next.
 	HandOver <-chan struct{}
+	// Hurry ends a stop that is under way at once, with the first value received.
+	Hurry <-chan struct{}
 	// Notify tells the service manager, as sd_notify(3) does; nil: nobody.
 	Notify func(state string)
 	// Watchdog is how often the service manager wants to hear from the
@@ -66,6 +68,7 @@ type file interface {
 type table interface {
 	ListVIPs(ours func(netip.Addr) bool) (l4.Table, error)
 	Apply([]l4.Op) (int, error)
+	Received(ours func(netip.Addr) bool) (map[netip.Addr]l4.Received, error)
 }
 
 // host holds the VIPs as local addresses. A test replaces it.
@@ -126,7 +129,10 @@ type Daemon struct {
 	// start, and after each reload.
 	readyDue bool
 	stopping time.Time // when the daemon was asked to stop
-	reloaded bool      // since the last pass
+	hurry    bool      // it was asked to once more
+	meter    plan.Meter
+	drained  *control.DrainReport // the last one; nil: there was none
+	reloaded bool                 // since the last pass
 }
 
 // Run runs lb4d until ctx is cancelled, then withdraws the routes, gives the
@@ -266,7 +272,9 @@ func (d *Daemon) loop(ctx context.Context) error {
 	}
 	next := time.NewTimer(0)
 	defer next.Stop()
-	done := ctx.Done()
+	sample := time.NewTicker(sampleEvery)
+	defer sample.Stop()
+	done, hurry := ctx.Done(), d.opts.Hurry
 
 	for {
 		answer := func() {}
@@ -294,13 +302,25 @@ func (d *Daemon) loop(ctx context.Context) error {
 		case <-done:
 			done = nil
 			d.stop()
+		case <-hurry:
+			if d.stopping.IsZero() {
+				continue
+			}
+			hurry, d.hurry = nil, true
+			d.log.Info("stopping at once, as asked again")
+		case <-sample.C:
+			if d.meter.Active() {
+				d.sample(time.Now())
+			}
+			continue
 		case <-d.wake:
 		case <-tick.C:
 		case <-next.C:
 		}
 		again := d.pass()
 		answer()
-		if !d.stopping.IsZero() && len(d.memory.announced) == 0 {
+		if !d.stopping.IsZero() && len(d.memory.announced) == 0 && (d.hurry || !d.meter.Active()) {
+			d.tellDrain(d.meter.End(time.Now()))
 			return nil
 		}
 		if !again.IsZero() {
@@ -313,7 +333,7 @@ func (d *Daemon) loop(ctx context.Context) error {
 func (d *Daemon) stop() {
 	d.stopping = time.Now()
 	// The drain may last longer than the manager would wait by itself.
-	patience := d.cfg.BGP.DrainTime + 10*time.Second
+	patience := d.cfg.BGP.DrainTime + plan.LateFor + 10*time.Second
 	d.opts.Notify(fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", patience.Microseconds()))
 	d.log.Info("stopping", "drain_time", d.cfg.BGP.DrainTime, "announced", len(d.memory.announced))
 }

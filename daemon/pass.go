@@ -55,6 +55,10 @@ func (d *Daemon) pass() (again time.Time) {
 	listed, err := d.table.ListVIPs(d.owns(configured))
 	note(err)
 	obs.Listed = listed
+	if err == nil {
+		d.count(begin, received(listed))
+		obs.Still = d.meter.Still()
+	}
 	decision = plan.Decide(d.cfg, obs)
 	vips := decision.VIPs
 
@@ -88,7 +92,8 @@ func (d *Daemon) pass() (again time.Time) {
 		note(d.peers.SetPeers(peersOf(d.cfg)))
 	}
 
-	d.count(announced)
+	d.tally(announced)
+	again = d.follow(decision.Next, vips)
 	d.reloaded = false
 	d.memory.note(begin, configured, obs.Announced, announced, decision)
 	if d.settled {
@@ -105,7 +110,7 @@ func (d *Daemon) pass() (again time.Time) {
 	d.counters.LastPassMicros = time.Since(begin).Microseconds()
 	d.publish(decision, vips, listed, obs, errs)
 	d.keep(decision, vips, listed, obs, announced)
-	return decision.Next
+	return again
 }
 
 // observe is what is known at the time now without asking the kernel or the
@@ -120,6 +125,9 @@ func (d *Daemon) observe(now time.Time) plan.Observations {
 		Flaps:         d.memory.flaps,
 		Reloaded:      d.reloaded,
 		Stopping:      d.stopping,
+		Hurry:         d.hurry,
+		DrainBegan:    d.meter.Began(),
+		Still:         d.meter.Still(),
 		Owned:         d.memory.owned,
 		LastAnnounced: d.memory.lastAnnounced,
 		LeavingSince:  d.memory.leavingSince,
@@ -134,7 +142,7 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 	// knows whose they are.
 	note(d.memory.own(slices.AppendSeq(slices.Clone(d.memory.owned), maps.Keys(configured))))
 
-	changes, err := d.sysctls(tunnel.LB4Sysctls())
+	changes, err := d.sysctls(append(tunnel.LB4Sysctls(), tunnel.CounterSysctls()...))
 	note(err)
 	for _, c := range changes {
 		d.log.Info("sysctl set", "key", c.Key, "was", c.Was, "now", c.Value, "why", c.Why)

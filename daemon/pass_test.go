@@ -66,6 +66,11 @@ func (w *world) ListVIPs(ours func(netip.Addr) bool) (l4.Table, error) {
 	return table, w.failList
 }
 
+func (w *world) Received(ours func(netip.Addr) bool) (map[netip.Addr]l4.Received, error) {
+	table, err := w.ListVIPs(ours)
+	return received(table), err
+}
+
 func (w *world) Apply(ops []l4.Op) (applied int, err error) {
 	var errs []error
 	for _, op := range ops {

@@ -157,8 +157,8 @@ func (r *reporter) tellErrors(log *slog.Logger, errs []string) {
 	r.errors = errs
 }
 
-// count counts the routes that came and went since the pass before.
-func (d *Daemon) count(announced map[netip.Addr]bool) {
+// tally counts the routes that came and went since the pass before.
+func (d *Daemon) tally(announced map[netip.Addr]bool) {
 	for vip := range announced {
 		if !d.memory.announced[vip] {
 			d.counters.Announcements++
@@ -204,6 +204,8 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	case !d.settled:
 		st.State = "starting"
 	}
+	st.LastDrain = d.drained
+	counted := received(listed)
 	for _, v := range vips {
 		told := d.report.vips[v.Addr]
 		st.VIPs = append(st.VIPs, control.VIP{
@@ -211,6 +213,8 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 			Reason: v.Reason, Since: told.since, Services: v.Services,
 			Attributes: v.Attributes.String(),
 			Failures:   v.Failures, HeldUntil: v.HeldUntil,
+			Flows: counted[v.Addr].Flows, Packets: counted[v.Addr].Packets,
+			Drain: showProgress(d.meter.Progress(v.Addr)),
 		})
 	}
 	tables := d.maglevs(listed)

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Protocol is a transport protocol that IPVS schedules.
@@ -128,7 +129,29 @@ type Service struct {
 	// Destinations are in the kernel's list order when listed. Wanted ones
 	// may be in any order: Diff puts them into the canonical one.
 	Destinations []Destination
+	// Received is what the kernel has counted; listed services only.
+	Received Received
 }
+
+// Received is what the kernel has counted of the packets to a service, since it
+// was added.
+type Received struct {
+	// Flows are those that IPVS has scheduled.
+	Flows uint64
+	// Packets and Bytes are all that it has forwarded.
+	Packets, Bytes uint64
+}
+
+// Add is the sum of both.
+func (r Received) Add(o Received) Received {
+	return Received{r.Flows + o.Flows, r.Packets + o.Packets, r.Bytes + o.Bytes}
+}
+
+// ReceivedAge is how old what Received says may be. IPVS counts on each
+// processor by itself and adds that up every two seconds for whoever asks
+// (ip_vs_est.c, estimation_timer; ip_vs_ctl.c, ip_vs_copy_stats), and not at all
+// where net.ipv4.vs.run_estimation is 0.
+const ReceivedAge = 2 * time.Second
 
 // UnknownWeight is the FullWeight of a listed destination of which the kernel
 // does not tell which slots it has.

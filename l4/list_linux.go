@@ -125,7 +125,7 @@ func listServices(l lister, wanted func(Key) bool) (Table, error) {
 			return nil, errChanging
 		}
 		seen[key] = true
-		table = append(table, Service{Key: key, Scheduler: s.Scheduler, Flags: Flags(s.Flags) &^ hashed})
+		table = append(table, Service{Key: key, Scheduler: s.Scheduler, Flags: Flags(s.Flags) &^ hashed, Received: received(s)})
 	}
 	return table, nil
 }

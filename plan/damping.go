@@ -87,7 +87,7 @@ func (p *planner) flaps(vip netip.Addr, services []Service) Flaps {
 // held is why a VIP that could be announced is not yet; empty: it may be.
 func (p *planner) held(vip netip.Addr, f Flaps) (reason string) {
 	until := f.heldUntil(p.cfg.Damping)
-	if p.obs.Announced[vip] || !p.obs.Now.Before(until) {
+	if p.obs.Announced[vip] || p.obs.Kept[vip] || !p.obs.Now.Before(until) {
 		return ""
 	}
 	p.changesAt(until)

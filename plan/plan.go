@@ -40,6 +40,12 @@ type Observations struct {
 	Reloaded bool
 	// Stopping is when the daemon was asked to stop; zero: it was not.
 	Stopping time.Time
+	// Hurry tells that it was asked to once more: nothing drains any longer.
+	Hurry bool
+	// DrainBegan is since when a VIP is announced with GRACEFUL_SHUTDOWN, and
+	// Still since when its counter in the kernel has not changed; Meter has
+	// both. A VIP that is not in Still is not counted.
+	DrainBegan, Still map[netip.Addr]time.Time
 	// Listed is the kernel's table, at least as far as its VIPs are owned.
 	Listed l4.Table
 	// Announced holds the VIPs that the speaker announces now.
@@ -101,7 +107,8 @@ type VIPState int
 // The states of a VIP.
 const (
 	Withdrawn VIPState = iota
-	// Draining: announced with GRACEFUL_SHUTDOWN until drain_time is over.
+	// Draining: announced with GRACEFUL_SHUTDOWN until drain_time is over, or
+	// no packet comes any more.
 	Draining
 	Announced
 )
@@ -123,6 +130,8 @@ type VIP struct {
 	// announced again if it does not fail once more; zero: it is not held.
 	Failures  int
 	HeldUntil time.Time
+	// Deadline is when a VIP that drains is withdrawn at the latest.
+	Deadline time.Time
 }
 
 // Service is the decision on one service.

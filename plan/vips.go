@@ -32,7 +32,7 @@ func (p *planner) vips() {
 			p.d.Flaps[vip] = flaps
 		}
 		v.Failures = flaps.at(p.obs.Now, p.cfg.Damping)
-		v.State, v.Reason = p.route(vip, services)
+		v.State, v.Reason, v.Deadline = p.route(vip, services)
 		if v.State == Announced {
 			if reason := p.held(vip, flaps); reason != "" {
 				v.State, v.Reason, v.HeldUntil = Withdrawn, reason, flaps.heldUntil(p.cfg.Damping)
@@ -46,27 +46,28 @@ func (p *planner) vips() {
 	slices.SortFunc(p.d.VIPs, func(a, b VIP) int { return a.Addr.Compare(b.Addr) })
 }
 
-func (p *planner) route(vip netip.Addr, services []Service) (VIPState, string) {
+func (p *planner) route(vip netip.Addr, services []Service) (state VIPState, reason string, deadline time.Time) {
 	// A VIP that is new, by a start or a reload, waits until all members that
 	// carry it have answered: announced sooner, it would draw all its traffic
 	// to the first one that did. One that is announced already stays so while
 	// a member joins.
 	if n := p.waiting(services); n > 0 && !p.obs.Announced[vip] && !p.obs.Kept[vip] {
-		return Withdrawn, fmt.Sprintf("waiting for the first answer of %s", count(n, "check"))
+		return Withdrawn, fmt.Sprintf("waiting for the first answer of %s", count(n, "check")), time.Time{}
 	}
 	for _, s := range services {
 		if f := s.in(vip); !f.forwarding() {
-			return Withdrawn, s.reason(f)
+			return Withdrawn, s.reason(f), time.Time{}
 		}
 	}
 	if asked, reason := p.askedOut(); !asked.IsZero() {
-		return p.drain(vip, asked.Add(p.cfg.BGP.DrainTime), reason)
+		state, deadline := p.drain(vip, asked)
+		return state, reason, deadline
 	}
 	var reasons []string
 	for _, s := range services {
 		reasons = append(reasons, s.reason(s.in(vip)))
 	}
-	return Announced, strings.Join(reasons, ", ")
+	return Announced, strings.Join(reasons, ", "), time.Time{}
 }
 
 // askedOut is when somebody first wanted all VIPs out, and why; zero: nobody
@@ -83,14 +84,41 @@ func (p *planner) askedOut() (since time.Time, reason string) {
 }
 
 // drain is the state of a VIP that somebody wants out: as long as drain_time
-// is not over, one that is announced stays so, with GRACEFUL_SHUTDOWN. One
-// that is not announced is never announced for it.
-func (p *planner) drain(vip netip.Addr, until time.Time, reason string) (VIPState, string) {
-	if p.obs.Announced[vip] && p.obs.Now.Before(until) {
-		p.changesAt(until)
-		return Draining, reason
+// is not over and packets come, one that is announced stays so, with
+// GRACEFUL_SHUTDOWN. One that is not announced is never announced for it.
+func (p *planner) drain(vip netip.Addr, asked time.Time) (state VIPState, deadline time.Time) {
+	if !p.obs.Announced[vip] || p.obs.Hurry {
+		return Withdrawn, time.Time{}
 	}
-	return Withdrawn, reason
+	began, begun := p.obs.DrainBegan[vip]
+	if !begun {
+		began = asked
+	}
+	deadline = began.Add(p.cfg.BGP.DrainTime)
+	until := deadline
+	if still, counted := p.obs.Still[vip]; counted && begun {
+		// Quiet for long enough, and the routers have seen GRACEFUL_SHUTDOWN.
+		until = earliest(deadline, latest(still.Add(Quiet), began.Add(Settle)))
+	}
+	if !p.obs.Now.Before(until) {
+		return Withdrawn, time.Time{}
+	}
+	p.changesAt(until)
+	return Draining, deadline
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func maintenanceReason(m maintenance.State) string {

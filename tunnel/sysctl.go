@@ -53,7 +53,6 @@ func (c SysctlChange) String() string {
 //     underlay gets narrower behind a router, IPVS learns of it for IPv4 tunnels
 //     alone (ip_vs_core.c, ip_vs_in_icmp has no counterpart for IPv6): an ip6ip6
 //     tunnel then needs that advmss, or a route to the LB7 that has its mtu.
-//   - net.ipv4.vs.run_estimation: it feeds ipvsadm --rate and costs little.
 //   - net.ipv4.vs.expire_quiescent_template: it is about persistence, which
 //     services here do not have.
 //   - net.ipv4.vs.conntrack: its default of 0 is right, since flows arrive in
@@ -94,6 +93,16 @@ func LB4Sysctls() []Sysctl {
 			Why: "a new flow on a port used shortly before is scheduled like any other, so that every LB4 agrees on it",
 		},
 	}
+}
+
+// CounterSysctls are what the counters of IPVS need, by which a drain is measured.
+// With 0 they stand still for whoever asks, and traffic looks like none. Linux
+// 5.17 has the key; before that they always count.
+func CounterSysctls() []Sysctl {
+	return []Sysctl{{
+		Key: "net.ipv4.vs.run_estimation", Value: "1", Optional: true,
+		Why: "the counters of IPVS go on counting, so that a drain sees whether packets still come",
+	}}
 }
 
 // procSys is where the kernel has its settings. Those under net are the ones of

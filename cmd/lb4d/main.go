@@ -66,8 +66,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	log := service.Logger(stderr, level)
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	term, hurry := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-term
+		stop()
+		<-term // whoever asks again will not wait for the drain
+		close(hurry)
+	}()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	reload := make(chan struct{})
@@ -97,6 +105,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Log:        log,
 		Reload:     reload,
 		HandOver:   handOver,
+		Hurry:      hurry,
 		Notify:     func(state string) { _, _ = sd.SdNotify(false, state) },
 		Watchdog:   watchdog,
 	})

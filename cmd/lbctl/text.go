@@ -70,6 +70,7 @@ func (p *page) alerts(st *control.Status) {
 	if m := st.Maintenance; m.Error != "" {
 		p.say(red, "MAINTENANCE FILE", m.Path+" cannot be examined: "+m.Error)
 	}
+	p.draining(st.VIPs)
 	p.drained(st.Members)
 	for _, e := range st.Errors {
 		p.say(red, "FAILED", e)
@@ -77,6 +78,45 @@ func (p *page) alerts(st *control.Status) {
 	if len(st.Errors) > 0 {
 		p.say(plain, "", "what failed is tried again with each pass")
 	}
+}
+
+// draining tells how far the drain of this host's VIPs has come.
+func (p *page) draining(vips []control.VIP) {
+	var n, gone int
+	var rate float64
+	var late uint64
+	var deadline, withdrawn time.Time
+	for _, v := range vips {
+		switch d := v.Drain; {
+		case d == nil:
+		case d.Phase == "draining":
+			n++
+			rate += d.PacketsPerSecond
+			if d.Deadline.After(deadline) {
+				deadline = d.Deadline
+			}
+		default:
+			gone++
+			late += d.LatePackets
+			if d.Withdrawn.After(withdrawn) {
+				withdrawn = d.Withdrawn
+			}
+		}
+	}
+	if n > 0 {
+		p.say(yellow, "DRAINING", fmt.Sprintf("%s with GRACEFUL_SHUTDOWN, %.0f packets/s left, withdrawn within %s or when none are",
+			counted(n, "VIP"), rate, duration(deadline.Sub(p.now))))
+	}
+	if gone > 0 {
+		p.say(yellow, "WITHDRAWN", fmt.Sprintf("%s %s ago, at most %s since", counted(gone, "VIP"), p.since(withdrawn), counted(int(late), "packet")))
+	}
+}
+
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // drained tells which members an operator has drained: like a maintenance file
