@@ -178,6 +178,9 @@ type PeerStatus struct {
 	Received Received
 	// Attributes are the peer's own.
 	Attributes Attributes
+	// GracefulRestartAsked is the peer's own: how long it is asked to keep the
+	// routes.
+	GracefulRestartAsked time.Duration
 	// GracefulRestart is how long the peer has agreed to keep the routes after
 	// the session was lost without a NOTIFICATION. 0: it drops them at once, or
 	// there is no session.

@@ -87,14 +87,15 @@ func (s *session) status() (PeerStatus, []bgp.Family) {
 		received = s.current.source.status()
 	}
 	return PeerStatus{
-		Name:            s.peer.Name,
-		Address:         s.address,
-		AS:              s.as,
-		State:           s.state,
-		Since:           s.since,
-		Received:        received,
-		Attributes:      s.peer.Attributes,
-		GracefulRestart: s.keeps,
-		LastError:       s.last,
+		Name:                 s.peer.Name,
+		Address:              s.address,
+		AS:                   s.as,
+		State:                s.state,
+		Since:                s.since,
+		Received:             received,
+		Attributes:           s.peer.Attributes,
+		GracefulRestartAsked: s.peer.GracefulRestart,
+		GracefulRestart:      s.keeps,
+		LastError:            s.last,
 	}, s.families
 }

@@ -122,6 +122,7 @@ var (
 
 	peerUp     = gauge("peer_session_up", "1 while the BGP session with the peer is established.", "peer", "address")
 	peerRoutes = gauge("peer_advertised_routes", "Routes that the peer has from this host.", "peer", "address")
+	peerKeeps  = gauge("peer_graceful_restart_seconds", "How long the peer has agreed to keep the routes of an lb4d that restarts; 0: it has not.", "peer", "address")
 	peerChange = gauge("peer_last_change_timestamp_seconds", "When the session entered its BGP state.", "peer", "address")
 	peerInfo   = gauge("peer_info", "The peer's AS number; always 1.", "peer", "address", "as")
 )
@@ -270,6 +271,7 @@ func (e emitter) member(m *Member) {
 func (e emitter) peer(p *Peer) {
 	e.put(peerUp, truth(p.State == "established"), p.Name, p.Address)
 	e.put(peerRoutes, float64(p.Advertised), p.Name, p.Address)
+	e.put(peerKeeps, float64(p.GracefulRestart), p.Name, p.Address)
 	e.time(peerChange, p.Since, p.Name, p.Address)
 	e.put(peerInfo, 1, p.Name, p.Address, strconv.FormatUint(uint64(p.AS), 10))
 }

@@ -58,7 +58,7 @@ func fixture() *Status {
 		},
 		Members: []Member{member, down, draining, unknown},
 		Peers: []Peer{
-			{Name: "rr1", Address: "192.0.2.254", AS: 65000, State: "established", Since: at.Add(-time.Hour), Advertised: 2},
+			{Name: "rr1", Address: "192.0.2.254", AS: 65000, State: "established", Since: at.Add(-time.Hour), Advertised: 2, GracefulRestartAsked: 60, GracefulRestart: 60},
 			{Name: "rr2", Address: "2001:db8::fe", AS: 4200000000, State: "active", LastError: "connection refused"},
 		},
 		Errors: []string{"adding service 198.51.100.1:80/tcp: operation not permitted"},

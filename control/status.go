@@ -195,7 +195,12 @@ type Peer struct {
 	Advertised int `json:"advertised"`
 	// Attributes are those of all routes that do not set them themselves.
 	Attributes string `json:"attributes,omitempty"`
-	LastError  string `json:"last_error,omitempty"`
+	// GracefulRestartAsked is how long, in seconds, the peer is asked to keep
+	// the routes of an lb4d that has gone without a word; GracefulRestart is
+	// what it has agreed to, 0 where it has not or where there is no session.
+	GracefulRestartAsked int    `json:"graceful_restart_asked_seconds"`
+	GracefulRestart      int    `json:"graceful_restart_seconds"`
+	LastError            string `json:"last_error,omitempty"`
 }
 
 // Counters count since the start of the process.

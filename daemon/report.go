@@ -229,7 +229,9 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	for _, p := range d.peers.Peers() {
 		st.Peers = append(st.Peers, control.Peer{
 			Name: p.Name, Address: p.Address.String(), AS: p.AS, State: p.State, Since: p.Since,
-			Advertised: p.Advertised, Attributes: p.Attributes.String(), LastError: p.LastError,
+			Advertised: p.Advertised, Attributes: p.Attributes.String(),
+			GracefulRestartAsked: int(p.GracefulRestartAsked / time.Second), GracefulRestart: int(p.GracefulRestart / time.Second),
+			LastError: p.LastError,
 		})
 	}
 	st.Summary = summary(st, decision.Waiting)

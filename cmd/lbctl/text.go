@@ -319,6 +319,10 @@ func (p *page) peers(peers []control.Peer) {
 	if special {
 		t.header = slices.Insert(t.header, len(t.header)-1, "ATTRIBUTES")
 	}
+	asked := slices.ContainsFunc(peers, func(p control.Peer) bool { return p.GracefulRestartAsked > 0 })
+	if asked {
+		t.header = slices.Insert(t.header, len(t.header)-1, "AT A RESTART")
+	}
 	for _, peer := range peers {
 		row := []cell{text(peer.Name), text(peer.Address), number(strconv.FormatUint(uint64(peer.AS), 10)),
 			coloured(peer.State, stateColour(peer.State)), text(p.since(peer.Since)),
@@ -326,9 +330,24 @@ func (p *page) peers(peers []control.Peer) {
 		if special {
 			row = slices.Insert(row, len(row)-1, text(peer.Attributes))
 		}
+		if asked {
+			row = slices.Insert(row, len(row)-1, text(restart(peer)))
+		}
 		t.add(row...)
 	}
 	p.table("BGP peers", t)
+}
+
+// restart is what becomes of a peer's routes when lb4d restarts, as long as there
+// is a session to tell.
+func restart(p control.Peer) string {
+	switch {
+	case p.State != "established":
+		return ""
+	case p.GracefulRestart > 0:
+		return fmt.Sprintf("kept %ds", p.GracefulRestart)
+	}
+	return "lost"
 }
 
 // stateColour is green for what is as it should be, red for what is not, and

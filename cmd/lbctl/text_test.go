@@ -43,8 +43,8 @@ func base() *control.Status {
 		},
 		Members: []control.Member{up("lb7-1", "192.0.2.139"), up("lb7-2", "192.0.2.140")},
 		Peers: []control.Peer{
-			{Name: "rr1", Address: "192.0.2.254", AS: 65000, State: "established", Since: at.Add(-76 * time.Hour), Advertised: 2},
-			{Name: "rr2", Address: "192.0.2.253", AS: 65000, State: "established", Since: at.Add(-59 * time.Second), Advertised: 2},
+			{Name: "rr1", Address: "192.0.2.254", AS: 65000, State: "established", Since: at.Add(-76 * time.Hour), Advertised: 2, GracefulRestartAsked: 60, GracefulRestart: 60},
+			{Name: "rr2", Address: "192.0.2.253", AS: 65000, State: "established", Since: at.Add(-59 * time.Second), Advertised: 2, GracefulRestartAsked: 60},
 		},
 	}
 }
