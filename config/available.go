@@ -20,8 +20,8 @@ var (
 	}
 	// paths are the values of pool.NAME.check.via.
 	paths = []choice{
-		{"direct", true},
-		{"tunnel", false},
+		{string(ViaTunnel), true},
+		{string(ViaDirect), true},
 	}
 )
 

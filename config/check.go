@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,9 @@ const (
 	// takes the request.
 	maxRequest = 1024
 	maxHost    = 255
+	// minMTU is what every link that carries IPv6 has room for (RFC 8200
+	// section 5); maxMTU is the largest in use.
+	minMTU, maxMTU = 1280, 9216
 )
 
 // check validates [pool.NAME.check].
@@ -39,7 +43,7 @@ func (c *checker) check(pool *rawPool) Check {
 		Fall: int(c.integer(r.fall, defaultFall, 1, maxRun)),
 	}
 	k.Interval, k.Timeout = c.rhythm(r)
-	c.choose(r.via, paths)
+	c.way(r, &k)
 
 	http, tcp := r.http.present, r.tcp.present && (!r.tcp.ok || r.tcp.value)
 	switch {
@@ -62,6 +66,46 @@ func (c *checker) check(pool *rawPool) Check {
 		k.Port = uint16(c.integer(r.port, 0, 1, math.MaxUint16))
 	}
 	return k
+}
+
+// way is how the check gets to a member, and what goes with that.
+func (c *checker) way(r *rawCheck, k *Check) {
+	k.Via = Via(c.choose(r.via, paths))
+	k.MTU = int(c.integer(r.mtu, defaultMTU, minMTU, maxMTU))
+	k.MTURequired = r.mtuRequired.ok && r.mtuRequired.value
+	if k.Via != ViaDirect {
+		return
+	}
+	const no = `with via = "direct" in line %d the check does not go through the tunnel, and nothing is found out of its MTU; leave the key out`
+	if r.mtu.present {
+		c.fault(r.mtu.place, no, r.via.line)
+	}
+	if k.MTURequired {
+		c.fault(r.mtuRequired.place, no, r.via.line)
+	}
+}
+
+// marks is the first of the firewall marks of the checks through the tunnel,
+// which have to be enough for all of them.
+func (c *checker) marks(raw *rawFile, pools checkedPools) uint32 {
+	const last = math.MaxUint32 - CheckMarks + 1
+	n := 0
+	for _, p := range pools {
+		if p.Check.Via != ViaTunnel {
+			continue
+		}
+		for _, m := range p.Members {
+			for _, a := range []netip.Addr{m.Address, m.Address6} {
+				if a.IsValid() {
+					n++
+				}
+			}
+		}
+	}
+	if n > CheckMarks {
+		c.fault(raw.pools.place, `the members have %d addresses to be checked through the tunnel, and there are marks for %d; write via = "direct" in some of the pools`, n, CheckMarks)
+	}
+	return uint32(c.integer(raw.checkMark, defaultCheckMark, 1, last))
 }
 
 // rhythm is how often the check is made, and how long its answer may take:

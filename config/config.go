@@ -22,6 +22,9 @@ type Config struct {
 	MaintenanceFile string
 	// StateDir holds what must survive a restart.
 	StateDir string
+	// CheckMark is the first of the CheckMarks firewall marks that the checks
+	// through the tunnel have for their own.
+	CheckMark uint32
 
 	Control  Control
 	BGP      BGP
@@ -151,11 +154,26 @@ type Member struct {
 	Weight   int
 }
 
+// CheckMarks is how many firewall marks the checks through the tunnel may use.
+// As many ports are there for their datagrams, one for each.
+const CheckMarks = 16384
+
+// Via is the way of a check.
+type Via string
+
+// The ways.
+const (
+	// ViaTunnel leads to the VIP, through the encapsulation to the one member.
+	ViaTunnel Via = "tunnel"
+	// ViaDirect leads to the member's own address.
+	ViaDirect Via = "direct"
+)
+
 // Check says how a member's health is asked.
 type Check struct {
 	// HTTP is the path of a GET request; empty: a TCP connect is enough.
 	HTTP string
-	// Host is the Host header; empty: the member's address.
+	// Host is the Host header; empty: the address that the check connects to.
 	Host         string
 	Port         uint16
 	ExpectStatus []int // up
@@ -164,6 +182,12 @@ type Check struct {
 	Timeout      time.Duration
 	Rise         int // successes in a row until down becomes up
 	Fall         int // failures in a row until up becomes down
+	Via          Via
+	// MTU is the size of the largest packets that users send, in bytes. With
+	// MTURequired a member whose tunnel does not carry them fails its check.
+	// Both count with ViaTunnel alone.
+	MTU         int
+	MTURequired bool
 }
 
 // Service is a set of VIPs and ports in front of one pool.

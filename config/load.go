@@ -34,8 +34,12 @@ const (
 	defaultTimeout         = 500 * time.Millisecond
 	defaultRise            = 2
 	defaultFall            = 3
-	defaultQuorum          = 1
-	defaultScheduler       = "mh"
+	defaultMTU             = 1500 // of the Internet
+	// defaultCheckMark has the bits of "LB" above those of the range, and
+	// none of 0x4000 and 0x8000, which Kubernetes looks at.
+	defaultCheckMark = 0x4c420000
+	defaultQuorum    = 1
+	defaultScheduler = "mh"
 )
 
 // Load reads and validates the file at path and the password files that it
@@ -92,6 +96,7 @@ func (c *checker) config(raw *rawFile) *Config {
 	c.drainAttributes(&raw.bgp, cfg)
 	c.taken(raw, cfg, pools)
 	cfg.Pools = pools.sorted()
+	cfg.CheckMark = c.marks(raw, pools)
 	return cfg
 }
 

@@ -30,6 +30,7 @@ func TestMinimal(t *testing.T) {
 	}
 	want := &Config{
 		MaintenanceFile: "/etc/lb/disable",
+		CheckMark:       0x4c420000,
 		StateDir:        "/var/lib/lb",
 		Control:         Control{Socket: "/run/lb/lb4d.sock", Group: "lb"},
 		BGP: BGP{
@@ -61,6 +62,8 @@ func TestMinimal(t *testing.T) {
 				Timeout:      500 * time.Millisecond,
 				Rise:         2,
 				Fall:         3,
+				Via:          ViaTunnel,
+				MTU:          1500,
 			},
 		}},
 		Services: []Service{{
@@ -86,6 +89,7 @@ func TestEveryKey(t *testing.T) {
 	got, err := Parse("lb4d.toml", []byte(`
 maintenance_file = "/srv/lb/off"
 state_dir = "/srv/lb/state/"
+check_mark = 1_000
 http = { listen = "[::1]:9404" }
 
 [control]
@@ -138,6 +142,8 @@ expect_status = [200, 204]
 drain_status = []
 interval = "1h"
 timeout = "10s"
+mtu = 9000
+mtu_required = true
 
 [damping]
 tolerate = 0
@@ -190,6 +196,7 @@ flags = []
 	b.Communities, b.MED, b.Prepend, b.NextHop6 = []uint32{}, new(uint32(0)), new(16), netip.MustParseAddr("2001:db8::2")
 	want := &Config{
 		MaintenanceFile: "/srv/lb/off",
+		CheckMark:       1000,
 		StateDir:        "/srv/lb/state",
 		Control:         Control{Socket: "/srv/lb/sock"},
 		BGP: BGP{
@@ -222,7 +229,7 @@ flags = []
 					{Name: "192.0.2.9", Address: netip.MustParseAddr("192.0.2.9"), Weight: 1},
 					{Name: "b", Address: netip.MustParseAddr("192.0.2.10"), Address6: netip.MustParseAddr("2001:db8::10"), Weight: 65535},
 				},
-				Check: Check{Port: 443, Interval: 200 * time.Millisecond, Timeout: 100 * time.Millisecond, Rise: 1, Fall: 100},
+				Check: Check{Port: 443, Interval: 200 * time.Millisecond, Timeout: 100 * time.Millisecond, Rise: 1, Fall: 100, Via: ViaDirect, MTU: 1500},
 			},
 			{
 				Name:          "six",
@@ -232,6 +239,7 @@ flags = []
 				Check: Check{
 					HTTP: "/?a=b&c=%20", Host: "www.example.com", Port: 8080, ExpectStatus: []int{200, 204},
 					Interval: time.Hour, Timeout: 10 * time.Second, Rise: 2, Fall: 3,
+					Via: ViaTunnel, MTU: 9000, MTURequired: true,
 				},
 			},
 		},

@@ -10,6 +10,7 @@ type rawFile struct {
 	table
 	maintenanceFile text
 	stateDir        text
+	checkMark       number
 	control         rawControl
 	bgp             rawBGP
 	http            rawHTTP
@@ -22,6 +23,7 @@ func (r *rawFile) fields() []field {
 	return []field{
 		{"maintenance_file", &r.maintenanceFile, `"/etc/lb/disable"`},
 		{"state_dir", &r.stateDir, `"/var/lib/lb"`},
+		{"check_mark", &r.checkMark, "0x4c420000"},
 		{"control", section{&r.control}, "[control]"},
 		{"bgp", section{&r.bgp}, "[bgp]"},
 		{"http", section{&r.http}, "[http]"},
@@ -194,6 +196,8 @@ type rawCheck struct {
 	rise         number
 	fall         number
 	via          text
+	mtu          number
+	mtuRequired  boolean
 }
 
 func (r *rawCheck) fields() []field {
@@ -209,6 +213,8 @@ func (r *rawCheck) fields() []field {
 		{"rise", &r.rise, "2"},
 		{"fall", &r.fall, "3"},
 		{"via", &r.via, `"direct"`},
+		{"mtu", &r.mtu, "1500"},
+		{"mtu_required", &r.mtuRequired, "true"},
 	}
 }
 

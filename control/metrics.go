@@ -117,6 +117,7 @@ var (
 	memberFailed   = counter("member_checks_failed_total", "Checks of the member that failed.", "pool", "member", "address")
 	memberDuration = gauge("member_check_duration_seconds", "How long the member's last check took.", "pool", "member", "address")
 	memberChecked  = gauge("member_last_check_timestamp_seconds", "When the member's last check ended.", "pool", "member", "address")
+	memberFullSize = gauge("member_full_size_packets", "1 while full-size packets get through the tunnel to the member, 0 while they do not; not there while nobody knows, or where the check is direct.", "pool", "member", "address")
 	memberActive   = gauge("member_active_flows", "IPVS connections to the member in an active state, over all services of the pool.", "pool", "member", "address")
 	memberInactive = gauge("member_inactive_flows", "IPVS connections to the member in any other state, over all services of the pool.", "pool", "member", "address")
 
@@ -262,6 +263,10 @@ func (e emitter) member(m *Member) {
 	e.put(memberFailed, float64(m.ChecksFailed), who...)
 	e.put(memberActive, float64(m.ActiveFlows), who...)
 	e.put(memberInactive, float64(m.InactiveFlows), who...)
+	switch m.FullSize {
+	case "ok", "failed":
+		e.put(memberFullSize, truth(m.FullSize == "ok"), who...)
+	}
 	if !m.LastCheck.IsZero() {
 		e.put(memberDuration, seconds(m.LatencyMicros), who...)
 		e.time(memberChecked, m.LastCheck, who...)

@@ -172,6 +172,17 @@ type Member struct {
 	// configuration.
 	Weight           int `json:"weight"`
 	ConfiguredWeight int `json:"configured_weight"`
+	// CheckedVIP is the VIP to which the member is checked through the tunnel;
+	// empty: it is checked at its own address.
+	CheckedVIP string `json:"checked_vip,omitempty"`
+	// FullSize tells whether full-size packets get through the tunnel: ok,
+	// failed or unknown; empty where the check does not go through it.
+	FullSize string `json:"full_size,omitempty"`
+	// FullSizeAnswer is what was found of that last, in words.
+	FullSizeAnswer string `json:"full_size_answer,omitempty"`
+	// Warning is what is wrong with the member although it is not down; empty:
+	// nothing.
+	Warning string `json:"warning,omitempty"`
 	// LastAnswer is the last check's answer in words.
 	LastAnswer    string    `json:"last_answer"`
 	LastCheck     time.Time `json:"last_check,omitzero"`

@@ -67,14 +67,37 @@ type file interface {
 // table is the kernel's IPVS table. A test replaces it to fail on demand.
 type table interface {
 	ListVIPs(ours func(netip.Addr) bool) (l4.Table, error)
+	ListMarks(first, last uint32) (l4.Table, error)
 	Apply([]l4.Op) (int, error)
 	Received(ours func(netip.Addr) bool) (map[netip.Addr]l4.Received, error)
 }
 
-// host holds the VIPs as local addresses. A test replaces it.
+// host holds the VIPs as local addresses, and knows the ways to the members. A
+// test replaces it.
 type host interface {
 	Addresses() ([]netip.Addr, error)
 	ApplyAddresses([]tunnel.AddressOp) (int, error)
+	ProbePath([]tunnel.Probe) (tunnel.Path, error)
+}
+
+// sysctls are the kernel's settings. A test replaces them.
+type sysctls interface {
+	Read([]tunnel.Sysctl) (map[string]string, error)
+	Apply([]tunnel.Sysctl) ([]tunnel.SysctlChange, error)
+	Restore([]tunnel.SysctlChange) ([]tunnel.SysctlChange, error)
+}
+
+// procSysctls are those of this host.
+type procSysctls struct{}
+
+func (procSysctls) Read(s []tunnel.Sysctl) (map[string]string, error) { return tunnel.ReadSysctls(s) }
+
+func (procSysctls) Apply(s []tunnel.Sysctl) ([]tunnel.SysctlChange, error) {
+	return tunnel.ApplySysctls(s)
+}
+
+func (procSysctls) Restore(c []tunnel.SysctlChange) ([]tunnel.SysctlChange, error) {
+	return tunnel.RestoreSysctls(c)
 }
 
 // routes is the set of announced routes. A test replaces it.
@@ -101,7 +124,7 @@ type Daemon struct {
 	maintenance file
 	table       table
 	host        host
-	sysctls     func([]tunnel.Sysctl) ([]tunnel.SysctlChange, error)
+	sysctls     sysctls
 	routes      routes
 	peers       peers
 	speaker     *bgp.Speaker // both of them; nil in a test
@@ -112,6 +135,7 @@ type Daemon struct {
 	ended       chan struct{}         // closed when the loop has ended
 
 	memory   memory
+	probing  probing
 	report   reporter
 	tables   map[l4.Key]knownTable // of the services in the status
 	seen     atomic.Pointer[view]  // what the last pass has left
@@ -155,7 +179,11 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer d.close()
-	return d.loop(ctx)
+	if err := d.loop(ctx); err != nil {
+		return err
+	}
+	d.leave()
+	return nil
 }
 
 // start opens everything, in the order in which a fault is cheapest.
@@ -187,7 +215,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	if d.host, err = tunnel.OpenHost(); err != nil {
 		return nil, err
 	}
-	d.sysctls = tunnel.ApplySysctls
+	d.sysctls = procSysctls{}
 	if d.control, err = control.Listen(control.Options{
 		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
 		Drain: d.Drain, Undrain: d.Undrain, Explain: d.Explain, Plan: d.Plan, Reset: d.Reset,
@@ -219,7 +247,6 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	}
 	d.routes, d.peers = d.speaker, d.speaker
 	d.health = health.New(d.log, d.poke)
-	d.health.Set(plan.Targets(cfg))
 	ok = true
 	return d, nil
 }
@@ -371,7 +398,6 @@ func (d *Daemon) tryReload() error {
 	// From here on nothing fails.
 	d.cfg, d.reloaded = cfg, true
 	d.dropDrains()
-	d.health.Set(plan.Targets(cfg))
 	return nil
 }
 
@@ -389,6 +415,7 @@ func needsRestart(old, new *config.Config) error {
 		{"control.group", old.Control.Group, new.Control.Group},
 		{"state_dir", old.StateDir, new.StateDir},
 		{"maintenance_file", old.MaintenanceFile, new.MaintenanceFile},
+		{"check_mark", old.CheckMark, new.CheckMark},
 	} {
 		if key.old != key.new {
 			errs = append(errs, fmt.Errorf("%s: cannot change from %v to %v in a running daemon; restart lb4d", key.name, key.old, key.new))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lb4d/plan"
+	"lb4d/tunnel"
 )
 
 // memory is the little that the loop cannot read from the kernel or the
@@ -42,6 +43,11 @@ type memory struct {
 	// that this was in.
 	left []netip.Addr
 	boot string
+	// marks is the first of the firewall marks whose services may be in the
+	// kernel and are ours; 0: there are none.
+	marks uint32
+	// borrowed are the sysctls that were set for the checks, to be set back.
+	borrowed []tunnel.SysctlChange
 	// unsaved tells that the file does not hold all of the above.
 	unsaved bool
 	// undrained is when the drain of a member ended.
@@ -56,8 +62,8 @@ type memory struct {
 	leavingSince  map[plan.Leaver]time.Time
 }
 
-// maxStateFile bounds what is read back: 16384 VIPs and maxDrains drains take
-// less.
+// maxStateFile bounds what is read back: 16384 VIPs, maxDrains drains and
+// maxBorrowed sysctls take less.
 const maxStateFile = 2 << 20
 
 type stateFile struct {
@@ -67,7 +73,21 @@ type stateFile struct {
 	// Announced and Boot are memory.left and memory.boot.
 	Announced []netip.Addr `json:"announced,omitempty"`
 	Boot      string       `json:"boot,omitempty"`
+	// CheckMark is memory.marks.
+	CheckMark uint32        `json:"check_mark,omitempty"`
+	Sysctls   []savedSysctl `json:"sysctls,omitempty"`
 }
+
+// savedSysctl is a borrowed sysctl in the state file.
+type savedSysctl struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	Was   string `json:"was"`
+}
+
+// maxBorrowed bounds how many sysctls are noted: two for each device that leads
+// to a member.
+const maxBorrowed = 1024
 
 // recall reads the memory from dir. On an error the memory returned is empty
 // and usable.
@@ -93,6 +113,10 @@ func recall(dir string) (memory, error) {
 	}
 	m.owned, m.drains, m.flaps = f.VIPs, restored(f.Drains), restoredFlaps(f.Flaps, time.Now())
 	m.left, m.boot = f.Announced, f.Boot
+	m.marks = f.CheckMark
+	for _, s := range f.Sysctls[:min(len(f.Sysctls), maxBorrowed)] {
+		m.borrowed = append(m.borrowed, tunnel.SysctlChange{Sysctl: tunnel.Sysctl{Key: s.Key, Value: s.Value}, Was: s.Was})
+	}
 	return m, nil
 }
 
@@ -137,12 +161,41 @@ func (m *memory) own(vips []netip.Addr) error {
 	return m.save(m.drains)
 }
 
-// save writes the owned VIPs and the drains given.
+// useMarks notes whose services of firewall marks are ours, on disk first.
+func (m *memory) useMarks(first uint32) error {
+	if first == m.marks && !m.unsaved {
+		return nil
+	}
+	m.marks, m.unsaved = first, true
+	return m.save(m.drains)
+}
+
+// borrow notes sysctls that are about to be set, on disk first. Of two changes
+// of one key the later counts: what it was before the later is the last value
+// that was not ours. None at all means that all are set back.
+func (m *memory) borrow(changes []tunnel.SysctlChange) error {
+	var kept []tunnel.SysctlChange
+	for _, b := range m.borrowed {
+		again := slices.ContainsFunc(changes, func(c tunnel.SysctlChange) bool { return c.Key == b.Key })
+		if len(changes) > 0 && !again {
+			kept = append(kept, b)
+		}
+	}
+	m.borrowed = append(kept, changes...)
+	m.unsaved = true
+	return m.save(m.drains)
+}
+
+// save writes the memory that survives, with the drains given.
 func (m *memory) save(drains map[plan.MemberName]plan.Drain) error {
 	var data bytes.Buffer
 	e := json.NewEncoder(&data)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(stateFile{VIPs: m.owned, Drains: saved(drains), Flaps: savedOf(m.flaps), Announced: m.left, Boot: m.boot}); err != nil {
+	f := stateFile{VIPs: m.owned, Drains: saved(drains), Flaps: savedOf(m.flaps), Announced: m.left, Boot: m.boot, CheckMark: m.marks}
+	for _, b := range m.borrowed[:min(len(m.borrowed), maxBorrowed)] {
+		f.Sysctls = append(f.Sysctls, savedSysctl{b.Key, b.Value, b.Was})
+	}
+	if err := e.Encode(f); err != nil {
 		return fmt.Errorf("writing state: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(m.path), 0o755); err != nil {

@@ -23,6 +23,8 @@ const maxUnread = 3 * time.Second
 // pass observes, decides and applies once. It returns when the decision
 // changes by the mere passing of time; zero: never.
 //
+// What the checks need comes last, see probe.
+//
 // The order is what keeps traffic whole: what must go is withdrawn before the
 // table is touched, and what is new is announced after a read-back has shown
 // its table in the kernel. A failed operation does not hold up the others; it
@@ -64,8 +66,9 @@ func (d *Daemon) pass() (again time.Time) {
 
 	switch {
 	case waiting:
-		// Nothing may be touched yet. Each check answers or times out, so
-		// the wait is bounded, and shorter where peers keep routes meanwhile.
+		// Nothing that users' packets meet may be touched yet. Each check
+		// answers or times out, so the wait is bounded, and shorter where peers
+		// keep routes meanwhile.
 	case err != nil:
 		vips = d.unread(begin, decision, announced, err)
 		announced = d.announce(vips, note)
@@ -91,6 +94,8 @@ func (d *Daemon) pass() (again time.Time) {
 	if d.sessionsDue(late) {
 		note(d.peers.SetPeers(peersOf(d.cfg)))
 	}
+	// After the routes, which must not wait for it.
+	d.probe(waiting, note)
 
 	d.tally(announced)
 	again = d.follow(decision.Next, vips)
@@ -142,12 +147,9 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 	// knows whose they are.
 	note(d.memory.own(slices.AppendSeq(slices.Clone(d.memory.owned), maps.Keys(configured))))
 
-	changes, err := d.sysctls(append(tunnel.LB4Sysctls(), tunnel.CounterSysctls()...))
+	changes, err := d.sysctls.Apply(append(tunnel.LB4Sysctls(), tunnel.CounterSysctls()...))
 	note(err)
-	for _, c := range changes {
-		d.log.Info("sysctl set", "key", c.Key, "was", c.Was, "now", c.Value, "why", c.Why)
-	}
-	d.counters.KernelWrites += uint64(len(changes))
+	d.tellSysctls(changes)
 
 	addresses, err := d.host.Addresses()
 	if err != nil {

@@ -45,6 +45,14 @@ type world struct {
 	failRoutes    error
 	peersNow      []bgp.PeerStatus
 	sessions      int // how many times the peers were set
+	// failMarks fails the listing of the services of marks.
+	failMarks error
+	// given are the checks that the observer was given.
+	given map[health.Target]health.Check
+	// sysctlNow are the sysctls that are not as on any host; faults are the
+	// reasons why probes are not possible.
+	sysctlNow map[string]string
+	faults    map[tunnel.Probe]error
 }
 
 func (w *world) did(format string, args ...any) {
@@ -59,7 +67,7 @@ func (w *world) since() string {
 }
 
 func (w *world) ListVIPs(ours func(netip.Addr) bool) (l4.Table, error) {
-	table := slices.DeleteFunc(slices.Clone(w.tableNow), func(s l4.Service) bool { return !ours(s.VIP) })
+	table := slices.DeleteFunc(slices.Clone(w.tableNow), func(s l4.Service) bool { return s.FWMark != 0 || !ours(s.VIP) })
 	for i := range table {
 		table[i].Destinations = slices.Clone(table[i].Destinations)
 	}
@@ -188,8 +196,8 @@ func (w *world) Peers() []bgp.PeerStatus { return w.peersNow }
 // observed is the world's observers.
 type observed struct{ *world }
 
-func (o observed) Set(map[health.Target]health.Check) {}
-func (o observed) Close()                             {}
+func (o observed) Set(targets map[health.Target]health.Check) { o.given = targets }
+func (o observed) Close()                                     {}
 func (o observed) Statuses() map[health.Target]health.Status {
 	return o.statuses
 }
@@ -210,6 +218,7 @@ address = "192.0.2.254"
 members = ["192.0.2.139", "192.0.2.140"]
 [pool.lb7.check]
 http = "/healthcheck"
+via = "direct"
 [service.www]
 vips = ["198.51.100.1"]
 ports = ["80/tcp"]
@@ -235,7 +244,7 @@ func newWorld(t *testing.T, cfg *config.Config) (*world, *Daemon) {
 		cfg:  cfg, wake: make(chan struct{}, 1), readyDue: true, started: time.Now(),
 		requests: make(chan request, maxRequests), ended: make(chan struct{}),
 		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w,
-		sysctls: func([]tunnel.Sysctl) ([]tunnel.SysctlChange, error) { return nil, nil },
+		sysctls: settings{w},
 		show:    func(st *control.Status) { w.status = st },
 	}
 	var err error

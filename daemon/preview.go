@@ -164,25 +164,40 @@ func vipChanges(old, new []plan.VIP) []control.Change {
 // checkChanges tells of the addresses whose check begins, ends or changes.
 func checkChanges(old, new map[health.Target]health.Check) []control.Change {
 	var changes []control.Change
-	note := func(t health.Target, change string) {
-		changes = append(changes, control.Change{What: fmt.Sprintf("%s (%s) of pool %s", t.Member, t.Addr, t.Pool), Change: change})
+	note := func(t health.Target, change, reason string) {
+		changes = append(changes, control.Change{What: fmt.Sprintf("%s (%s) of pool %s", t.Member, t.Addr, t.Pool), Change: change, Reason: reason})
 	}
 	for target, check := range new {
 		was, known := old[target]
 		switch {
 		case !known:
-			note(target, "added")
+			note(target, "added", "")
 		case !reflect.DeepEqual(was, check):
-			note(target, "changed")
+			note(target, "changed", newWay(was.Through, check.Through))
 		}
 	}
 	for target := range old {
 		if _, stays := new[target]; !stays {
-			note(target, "removed")
+			note(target, "removed", "")
 		}
 	}
 	slices.SortFunc(changes, func(a, b control.Change) int { return cmp.Compare(a.What, b.What) })
 	return changes
+}
+
+// newWay tells that a check goes another way: what the member then has to
+// answer on.
+func newWay(old, new *health.Through) string {
+	words := func(t *health.Through) string {
+		if t == nil {
+			return "directly"
+		}
+		return "through the tunnel to " + t.VIP.String()
+	}
+	if words(old) == words(new) {
+		return ""
+	}
+	return "it is made " + words(new) + ", was " + words(old)
 }
 
 // peerChanges tells of the sessions that begin, end or change. A peer is known

@@ -41,7 +41,7 @@ func reloadWorld(t *testing.T) (w *world, d *Daemon, rewrite func(old, new strin
 // and the status say what is wrong.
 func TestReloadRefused(t *testing.T) {
 	for _, tt := range []struct{ name, old, new, want string }{
-		{"a port that is none", `"80/tcp"`, `"70000/tcp"`, "lb4d.toml:14: service.www.ports"},
+		{"a port that is none", `"80/tcp"`, `"70000/tcp"`, "lb4d.toml:15: service.www.ports"},
 		{"two faults", `pool = "lb7"`, "pool = \"lb8\"\nflags = [\"mh-prot\"]", "and 1 more"},
 		{"no TOML", `[bgp]`, `[bgp`, "lb4d.toml:2"},
 		{"the AS", `as = 65000`, `as = 65001`, "bgp.as: cannot change from 65000 to 65001 in a running daemon; restart lb4d"},

@@ -302,7 +302,7 @@ func showMember(m plan.Member, l load, undrained time.Time) control.Member {
 	case undrained.After(since):
 		since = undrained
 	}
-	return control.Member{
+	out := control.Member{
 		Pool: m.Pool, Name: m.Member, Address: m.Addr.String(),
 		State: m.State.String(), Reason: m.Reason, Since: since, Drained: showDrain(m.Drain),
 		Weight: l.weight, ConfiguredWeight: m.ConfiguredWeight,
@@ -310,7 +310,13 @@ func showMember(m plan.Member, l load, undrained time.Time) control.Member {
 		LatencyMicros: m.Status.Latency.Microseconds(),
 		Checks:        m.Status.ChecksTotal, ChecksFailed: m.Status.FailedTotal,
 		ActiveFlows: l.active, InactiveFlows: l.inactive,
+		Warning: m.Warning,
 	}
+	if m.VIP.IsValid() {
+		out.CheckedVIP = m.VIP.String()
+		out.FullSize, out.FullSizeAnswer = m.Status.MTU.String(), m.Status.MTUAnswer
+	}
+	return out
 }
 
 // summary is the state of the daemon in one sentence.
@@ -319,7 +325,7 @@ func summary(st *control.Status, waiting int) string {
 		return fmt.Sprintf("starting: waiting for the first answer of %d checks", waiting)
 	}
 	announced, draining, established := 0, 0, 0
-	up, drained, why := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	up, drained, warned, why := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, v := range st.VIPs {
 		if v.Announced {
 			announced++
@@ -339,6 +345,9 @@ func summary(st *control.Status, waiting int) string {
 		}
 		if m.Drained != nil {
 			drained[name] = true
+		}
+		if m.Warning != "" {
+			warned[name] = true
 		}
 	}
 	membersUp := 0
@@ -360,6 +369,9 @@ func summary(st *control.Status, waiting int) string {
 		vips, established, len(st.Peers), membersUp, len(up))
 	if len(drained) > 0 {
 		s += fmt.Sprintf(", %d drained by the operator", len(drained))
+	}
+	if len(warned) > 0 {
+		s += fmt.Sprintf(", %d with a warning", len(warned))
 	}
 	if st.State == "stopping" {
 		s = "stopping: " + s

@@ -71,6 +71,9 @@ type Through struct {
 	// 1500. A larger MTU of the underlay, which is there to make room for the
 	// encapsulation, does not belong here.
 	MTU int
+	// Fault is why there is no way through the tunnel, in words; empty: there
+	// is one. With it nothing is sent, and every probe fails with the words.
+	Fault string
 	// Overhead is what the encapsulation adds to a packet, in bytes; 0: 20 for
 	// a target with an IPv4 address (RFC 2003), 40 for one with an IPv6
 	// address (RFC 2473). It serves words alone.

@@ -22,6 +22,9 @@ func way(check Check) dialFunc {
 // dial connects to the VIP through the tunnel. The port of this host is a new
 // one each time.
 func (t *Through) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if t.Fault != "" {
+		return nil, localError(t.Fault)
+	}
 	if !t.Source.IsValid() {
 		return nil, localError(fmt.Sprintf("this host has no address to probe %s from", t.VIP))
 	}

@@ -25,3 +25,20 @@ const DefaultGUEPort = 6080
 func (e Encapsulation) String() string {
 	return [...]string{"none", "ipip", "gue", "gre"}[e]
 }
+
+// Overhead is what the encapsulation adds to a packet, in bytes: the outer IP
+// header, and what is between that and the packet (ip_vs_xmit.c,
+// __ip_vs_get_out_rt, without checksums). It tells nothing of None.
+func (e Encapsulation) Overhead(ipv6 bool) int {
+	outer := 20
+	if ipv6 {
+		outer = 40
+	}
+	switch e {
+	case GUE:
+		return outer + 8 + 4 // UDP, and GUE without options
+	case GRE:
+		return outer + 4
+	}
+	return outer
+}

@@ -20,7 +20,7 @@ type Destination struct {
 	Active, Inactive int
 }
 
-// IPVS reads a host's IPVS table, each service's destinations in the kernel's
+// IPVS reads a host's IPVS table as far as users' flows meet it, each service's destinations in the kernel's
 // order. It asks over netlink: /proc/net/ip_vs, read in pieces, skips services
 // where several network namespaces have some (ip_vs_info_array counts one's
 // own, ip_vs_info_seq_next all).
@@ -55,6 +55,9 @@ func listIPVS(c ipvs.Client) ([]Destination, error) {
 		return nil, err
 	}
 	for _, s := range services {
+		if s.FWMark != 0 {
+			continue // of a check: no flow of a user meets it
+		}
 		destinations, err := c.Destinations(s.Service)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err

@@ -25,12 +25,18 @@ type bed struct {
 // newBed brings a lab up with the programs that make build has left in bin.
 func newBed(t *testing.T) *bed {
 	t.Helper()
+	return newBedOf(t, Sizes{})
+}
+
+// newBedOf is newBed of other sizes than the default.
+func newBedOf(t *testing.T, sizes Sizes) *bed {
+	t.Helper()
 	needMachine(t, "ipvsadm", "haproxy", "bird", "gobgpd")
 	bin, err := filepath.Abs("../bin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := Up(t.Context(), Options{Bin: bin, Progress: progress{t}})
+	l, err := Up(t.Context(), Options{Sizes: sizes, Bin: bin, Progress: progress{t}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +117,18 @@ func (b *bed) run(host string, argv ...string) string {
 	return string(out)
 }
 
+// forwarding is a host's IPVS table without the services of the checks.
+func (b *bed) forwarding(host string) string {
+	b.t.Helper()
+	var table strings.Builder
+	for line := range strings.Lines(b.run(host, "ipvsadm", "-Sn")) {
+		if !strings.Contains(line, " -f ") {
+			table.WriteString(line)
+		}
+	}
+	return table.String()
+}
+
 func (b *bed) status(host string) *control.Status {
 	b.t.Helper()
 	var st control.Status
@@ -166,9 +184,11 @@ func TestDaemon(t *testing.T) {
 		vips := len(b.Topology.VIPs)
 		for _, h := range b.Topology.ByRole(RoleLB4) {
 			b.eventually(h.Name+" has every service with mh and both flags, and every LB7 as tunnel destination", func() bool {
-				out := b.run(h.Name, "ipvsadm", "-Ln")
+				// The checks have a service for each of the LB7s' addresses.
+				out, checked := b.run(h.Name, "ipvsadm", "-Ln"), 2*b.Topology.Sizes.LB7
 				return strings.Count(out, " mh (mh-fallback,mh-port)") == vips &&
-					strings.Count(out, " Tunnel  1 ") == vips*b.Topology.Sizes.LB7
+					strings.Count(out, "FWM  ") == checked &&
+					strings.Count(out, " Tunnel  1 ") == vips*b.Topology.Sizes.LB7+checked
 			})
 		}
 	})
@@ -220,7 +240,7 @@ func TestDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.until(time.Now(), 5*time.Second, "out after TERM", not(b.through("LB4-1")))
-		table := b.run("LB4-1", "ipvsadm", "-Sn")
+		table := b.run("LB4-1", "ipvsadm", "-Sn") // with nothing of the checks
 		if strings.Count(table, "-a ") != len(b.Topology.VIPs)*b.Topology.Sizes.LB7 {
 			t.Errorf("after TERM the table is\n%s", table)
 		}
@@ -233,7 +253,7 @@ func TestDaemon(t *testing.T) {
 		if took > 4*time.Second {
 			t.Errorf("start to announced took %v, want less than 4s", took)
 		}
-		if now := b.run("LB4-1", "ipvsadm", "-Sn"); now != table {
+		if now := b.forwarding("LB4-1"); now != table {
 			t.Errorf("a start changed the table that it found\n%s\nto\n%s", table, now)
 		}
 	})
@@ -325,7 +345,7 @@ func TestDaemon(t *testing.T) {
 		if out > 7*time.Second {
 			t.Errorf("withdrawn after %v, want about 3s", out)
 		}
-		if table := b.run("LB4-1", "ipvsadm", "-Sn"); !strings.Contains(table, "-w 0") || strings.Contains(table, "-w 1") {
+		if table := b.forwarding("LB4-1"); !strings.Contains(table, "-w 0") || strings.Contains(table, "-w 1") {
 			t.Errorf("the table is\n%s\nwant weight 0 everywhere", table)
 		}
 		for _, h := range b.Topology.ByRole(RoleLB7) {

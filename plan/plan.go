@@ -160,44 +160,12 @@ type Member struct {
 	Weight           int
 	ConfiguredWeight int
 	Reason           string
-}
-
-// Targets lists what must be probed, and how: one target for each address
-// family of a member that some VIP in front of its pool needs, or its only
-// address where no service uses the pool yet.
-func Targets(cfg *config.Config) map[health.Target]health.Check {
-	targets := map[health.Target]health.Check{}
-	for _, pool := range cfg.Pools {
-		v4, v6 := familiesInUse(cfg, pool.Name)
-		check := health.Check{
-			HTTP: pool.Check.HTTP, Host: pool.Check.Host, Port: pool.Check.Port,
-			ExpectStatus: pool.Check.ExpectStatus, DrainStatus: pool.Check.DrainStatus,
-			Interval: pool.Check.Interval, Timeout: pool.Check.Timeout,
-			Rise: pool.Check.Rise, Fall: pool.Check.Fall,
-		}
-		for _, m := range pool.Members {
-			if m.Address.IsValid() && (v4 || !v6) {
-				targets[health.Target{Pool: pool.Name, Member: m.Name, Addr: m.Address}] = check
-			}
-			if m.Address6.IsValid() && (v6 || !m.Address.IsValid()) {
-				targets[health.Target{Pool: pool.Name, Member: m.Name, Addr: m.Address6}] = check
-			}
-		}
-	}
-	return targets
-}
-
-func familiesInUse(cfg *config.Config, pool string) (v4, v6 bool) {
-	for _, s := range cfg.Services {
-		if s.Pool != pool {
-			continue
-		}
-		for _, vip := range s.VIPs {
-			v4 = v4 || vip.Is4()
-			v6 = v6 || vip.Is6()
-		}
-	}
-	return v4, v6
+	// VIP is the one to which the member is checked through the tunnel;
+	// invalid: it is checked directly.
+	VIP netip.Addr
+	// Warning is what is wrong with the member although it is not down; empty:
+	// nothing.
+	Warning string
 }
 
 // Decide tells what should be, and why.
@@ -245,7 +213,7 @@ func (p *planner) members() {
 		}
 	}
 	p.unanswered = map[string]int{}
-	for target := range Targets(p.cfg) {
+	for target, check := range Targets(p.cfg) {
 		m := Member{
 			Target:           target,
 			Status:           p.obs.Health[target],
@@ -254,6 +222,9 @@ func (p *planner) members() {
 		}
 		if drain, ok := p.obs.Drains[MemberName{target.Pool, target.Member}]; ok {
 			m.Drain = &drain
+		}
+		if check.Through != nil {
+			m.VIP = check.Through.VIP
 		}
 		switch m.Status.State {
 		case health.Up:
@@ -266,6 +237,9 @@ func (p *planner) members() {
 			m.Reason = "unknown: no answer to the first check yet"
 			p.d.Waiting++
 			p.unanswered[target.Pool]++
+		}
+		if m.Status.MTU == health.MTUFailed && m.State != health.Down {
+			m.Warning = m.Status.MTUAnswer
 		}
 		switch {
 		case m.Drain == nil:

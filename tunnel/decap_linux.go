@@ -305,7 +305,7 @@ func (d *Decapsulator) look(want Decapsulation) (underlay, error) {
 	}
 	for _, source := range want.Sources {
 		// One that is not reached at the moment says nothing of the MTU.
-		if r := d.host.routeTo(source); r.err == nil && (u.mtu == 0 || r.mtu < u.mtu) {
+		if r := d.host.routeTo(source, map[int]netlink.Link{}); r.err == nil && (u.mtu == 0 || r.mtu < u.mtu) {
 			u.mtu = r.mtu
 		}
 	}

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,11 @@ import (
 // encapsulated to the member, and from the VIP straight back.
 type Probe struct {
 	Member, VIP netip.Addr
+}
+
+// Compare orders by member, then VIP.
+func (p Probe) Compare(other Probe) int {
+	return cmp.Or(p.Member.Compare(other.Member), p.VIP.Compare(other.VIP))
 }
 
 // Way is what the host has for one Probe.
@@ -29,8 +35,10 @@ type Way struct {
 
 // Path is what the host has, and what it needs, for a set of probes.
 type Path struct {
-	// Ways has an entry for each probe that is possible.
-	Ways map[Probe]Way
+	// Ways has an entry for each probe that is possible, Faults one for each
+	// other, with the reason.
+	Ways   map[Probe]Way
+	Faults map[Probe]error
 	// Sysctls are for ApplySysctls. They are worked out from what is set at
 	// the moment, so that a host that is configured for it already is left
 	// alone; a later call may need more of them or fewer.

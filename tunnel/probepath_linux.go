@@ -18,28 +18,31 @@ import (
 // A probe that is not possible is left out of Path.Ways, and the error joins one
 // line for each reason; the rest of the Path is good.
 func (h *Host) ProbePath(probes []Probe) (Path, error) {
-	p := Path{Ways: make(map[Probe]Way, len(probes))}
+	p := Path{Ways: make(map[Probe]Way, len(probes)), Faults: map[Probe]error{}}
 	vips := make(map[netip.Addr]bool, len(probes))
 	for _, probe := range probes {
 		vips[probe.VIP] = true
 	}
 	devices := make(map[string]bool)
 	routes := make(map[netip.Addr]memberRoute)
+	links := make(map[int]netlink.Link)
 	var errs []error
 	for _, probe := range probes {
 		r, known := routes[probe.Member]
 		if !known {
-			r = h.routeTo(probe.Member)
+			r = h.routeTo(probe.Member, links)
 			routes[probe.Member] = r
 			if r.err != nil {
 				errs = append(errs, r.err)
 			}
 		}
 		if r.err != nil {
+			p.Faults[probe] = r.err
 			continue
 		}
 		way, err := h.way(probe, r, vips)
 		if err != nil {
+			p.Faults[probe] = err
 			errs = append(errs, err)
 			continue
 		}
@@ -61,7 +64,9 @@ type memberRoute struct {
 	err  error
 }
 
-func (h *Host) routeTo(member netip.Addr) memberRoute {
+// routeTo asks the kernel. links are the devices that were asked for before, of
+// which there are fewer than members.
+func (h *Host) routeTo(member netip.Addr, links map[int]netlink.Link) memberRoute {
 	fail := func(err error) memberRoute {
 		return memberRoute{err: fmt.Errorf("looking for the route to member %s: %w", member, err)}
 	}
@@ -74,9 +79,12 @@ func (h *Host) routeTo(member netip.Addr) memberRoute {
 	case found[0].Type == unix.RTN_LOCAL:
 		return fail(errors.New("it is an address of this host"))
 	}
-	link, err := h.handle.LinkByIndex(found[0].LinkIndex)
-	if err != nil {
-		return fail(err)
+	link, asked := links[found[0].LinkIndex]
+	if !asked {
+		if link, err = h.handle.LinkByIndex(found[0].LinkIndex); err != nil {
+			return fail(err)
+		}
+		links[found[0].LinkIndex] = link
 	}
 	r := memberRoute{link: link, mtu: found[0].MTU}
 	if r.mtu == 0 {

@@ -14,7 +14,7 @@ const (
 	// maxListed bounds how many names a cell lists.
 	maxListed = 3
 	// maxDrained bounds how many drained members are told one by one above
-	// the tables.
+	// the tables, and how many warnings.
 	maxDrained = 8
 )
 
@@ -72,6 +72,7 @@ func (p *page) alerts(st *control.Status) {
 	}
 	p.draining(st.VIPs)
 	p.drained(st.Members)
+	p.warnings(st.Members)
 	for _, e := range st.Errors {
 		p.say(red, "FAILED", e)
 	}
@@ -146,6 +147,24 @@ func (p *page) drained(members []control.Member) {
 			line += ": " + drain.Reason
 		}
 		p.say(yellow, "DRAINED", line+"; "+standing(addresses[key]))
+	}
+}
+
+// warnings tell what is wrong with members that are not down.
+func (p *page) warnings(members []control.Member) {
+	told, left := 0, 0
+	for _, m := range members {
+		switch {
+		case m.Warning == "":
+		case told < maxDrained:
+			told++
+			p.say(yellow, "WARNING", fmt.Sprintf("%s (%s) of pool %s: %s", m.Name, m.Address, m.Pool, m.Warning))
+		default:
+			left++
+		}
+	}
+	if left > 0 {
+		p.say(yellow, "WARNING", fmt.Sprintf("and %d more addresses of members", left))
 	}
 }
 
