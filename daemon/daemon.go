@@ -161,7 +161,8 @@ type Daemon struct {
 
 // Run runs lb4d until ctx is cancelled, then withdraws the routes, gives the
 // peers the time to hear of it, and returns. Asked for a hand-over, it returns
-// at once and withdraws nothing. Either way IPVS is left forwarding.
+// at once, withdraws nothing and leaves what the checks need to the next process.
+// Either way IPVS is left forwarding.
 //
 // An error is what kept it from starting, in one line.
 func Run(ctx context.Context, opts Options) error {
@@ -182,7 +183,9 @@ func Run(ctx context.Context, opts Options) error {
 	if err := d.loop(ctx); err != nil {
 		return err
 	}
-	d.leave()
+	if !d.handedOver {
+		d.leave()
+	}
 	return nil
 }
 
