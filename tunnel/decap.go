@@ -169,6 +169,9 @@ func (g gueListener) String() string {
 type desired struct {
 	vips      []netip.Addr
 	endpoints []endpoint
+	// anchor is an IPv4 address that each device gets which IPv4 packets come
+	// out of; invalid where there is no IPv4 VIP. See Decapsulator.anchor.
+	anchor    netip.Addr
 	listeners []gueListener
 	// mss4 and mss6 are the largest segments that users may send to a VIP; 0
 	// where there is no VIP of the family.
@@ -195,6 +198,9 @@ func (d Decapsulation) want(local []netip.Addr, mtu int) (desired, error) {
 	vip6 := slices.ContainsFunc(w.vips, netip.Addr.Is6)
 	if len(w.vips) == 0 {
 		return w, nil
+	}
+	if vip4 {
+		w.anchor = w.vips[0] // IPv4 comes first
 	}
 	var errs []error
 	port := d.GUEPort

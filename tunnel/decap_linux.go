@@ -102,7 +102,7 @@ func (d *Decapsulator) Apply(want Decapsulation) (Applied, error) {
 		errs = append(errs, d.quiet(u.underlay, &a.Changes))
 	}
 	errs = append(errs,
-		d.applyTunnels(u.tunnels, w.endpoints, &a.Changes),
+		d.applyTunnels(u.tunnels, w, &a.Changes),
 		d.applyListeners(w.listeners, &a.Changes),
 		d.limitSegments(w.mss4, w.mss6, &a),
 		d.applyVIPs(w.vips, &a.Changes))
@@ -125,7 +125,7 @@ func (d *Decapsulator) Teardown() (changes []string, err error) {
 	// The VIPs go first: from then on an LB4 is told that they are not here.
 	errs := []error{
 		d.removeDevice(&changes),
-		d.applyTunnels(u.tunnels, nil, &changes),
+		d.applyTunnels(u.tunnels, desired{}, &changes),
 		d.applyListeners(nil, &changes),
 	}
 	var undone Applied
@@ -232,7 +232,7 @@ type underlay struct {
 	local    []netip.Addr // that LB4 hosts may send to
 	underlay []string     // devices that hear ARP
 	mtu      int
-	others   map[netip.Addr]string // addresses by device, without those of Device
+	others   map[netip.Addr]string // addresses by device, without those of devices made here
 }
 
 // elsewhere tells of VIPs that are on another device as well.
@@ -289,13 +289,13 @@ func (d *Decapsulator) look(want Decapsulation) (underlay, error) {
 		link := byIndex[l.LinkIndex]
 		addr, ok := netip.AddrFromSlice(l.IP)
 		addr = addr.Unmap()
-		if !ok || link == nil || link.Attrs().Name == Device {
+		if !ok || link == nil || link.Attrs().Name == Device || ours(link.Attrs().Name) {
 			continue
 		}
 		u.others[addr] = link.Attrs().Name
 		// For IPv4 the flag of "temporary" means a secondary address.
 		temporary := addr.Is6() && l.Flags&(unix.IFA_F_TEMPORARY|unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0
-		if addr.IsGlobalUnicast() && !temporary && !strings.HasPrefix(link.Attrs().Name, devicePrefix) {
+		if addr.IsGlobalUnicast() && !temporary {
 			u.local = append(u.local, addr)
 			if link.Attrs().Flags&net.FlagLoopback == 0 && link.Attrs().Flags&net.FlagUp != 0 &&
 				!slices.Contains(want.VIPs, addr) && (len(want.Local) == 0 || slices.Contains(want.Local, addr)) {

@@ -79,7 +79,8 @@ func (e endpoint) link() netlink.Link {
 
 // applyTunnels makes the tunnel devices equal to the wanted ones, with their
 // sysctls.
-func (d *Decapsulator) applyTunnels(listed []foundTunnel, wanted []endpoint, changes *[]string) error {
+func (d *Decapsulator) applyTunnels(listed []foundTunnel, w desired, changes *[]string) error {
+	wanted := w.endpoints
 	ops := diffTunnels(listed, wanted)
 	// A device that could not be made need not be set up.
 	failed := make(map[string]bool)
@@ -116,8 +117,55 @@ func (d *Decapsulator) applyTunnels(listed []foundTunnel, wanted []endpoint, cha
 	for _, c := range done {
 		*changes = append(*changes, "set "+c.String())
 	}
+	for _, e := range wanted {
+		if !failed[e.name()] {
+			errs = append(errs, d.anchor(e, w.anchor, changes))
+		}
+	}
 	do(raiseTunnel)
 	return errors.Join(errs...)
+}
+
+// anchor gives a device the address of one VIP, and takes others away. A packet
+// that comes in by a device without any IPv4 address passes no reverse path
+// filter, not even the loose one (fib_frontend.c, __fib_validate_source, no_addr),
+// and "all" may have one that is not ours to change. The VIP is local already,
+// so that one more of it says nothing new.
+func (d *Decapsulator) anchor(e endpoint, wanted netip.Addr, changes *[]string) error {
+	fail := func(err error) error {
+		return fmt.Errorf("giving device %s the address %s: %w", e.name(), wanted, explain(err))
+	}
+	link, err := d.host.handle.LinkByName(e.name())
+	if err != nil {
+		return fail(err)
+	}
+	listed, err := d.host.handle.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fail(err)
+	}
+	there := false
+	for _, l := range listed {
+		addr, _ := netip.AddrFromSlice(l.IP)
+		addr = addr.Unmap()
+		if bits, _ := l.Mask.Size(); addr == wanted && bits == addr.BitLen() && l.Scope == unix.RT_SCOPE_HOST {
+			there = true
+			continue
+		}
+		if err := d.host.handle.AddrDel(link, &l); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("removing address %s from device %s: %w", l.IPNet, e.name(), explain(err))
+		}
+		*changes = append(*changes, fmt.Sprintf("remove address %s from %s", l.IPNet, e.name()))
+	}
+	if there || !wanted.IsValid() || e.kind == kindSIT {
+		return nil
+	}
+	a := address(wanted)
+	a.Scope = unix.RT_SCOPE_HOST
+	if err := d.host.handle.AddrAdd(link, a); err != nil {
+		return fail(err)
+	}
+	*changes = append(*changes, fmt.Sprintf("add address %s to %s", a.IPNet, e.name()))
+	return nil
 }
 
 func (d *Decapsulator) applyTunnel(op tunnelOp) error {
