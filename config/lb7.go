@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -177,4 +178,22 @@ type ConsulSource struct {
 	Service, URL, Datacenter, Tag string
 	Wait, Timeout                 time.Duration
 	TokenFile                     string
+}
+
+// Parts names the parts that are on, for the log.
+func (c *LB7) Parts() string {
+	var parts []string
+	for _, p := range []struct {
+		name string
+		on   bool
+	}{
+		{"agent_check", c.AgentCheck != nil},
+		{"haproxy", c.HAProxy != nil},
+		{"backend", len(c.Backends) > 0},
+	} {
+		if p.on {
+			parts = append(parts, p.name)
+		}
+	}
+	return strings.Join(parts, " ")
 }
