@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,18 +26,19 @@ type bed struct {
 // newBed brings a lab up with the programs that make build has left in bin.
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	return newBedOf(t, Sizes{})
+	return newBedOf(t, Options{})
 }
 
-// newBedOf is newBed of other sizes than the default.
-func newBedOf(t *testing.T, sizes Sizes) *bed {
+// newBedOf is newBed with other options.
+func newBedOf(t *testing.T, o Options) *bed {
 	t.Helper()
 	needMachine(t, "ipvsadm", "haproxy", "bird", "gobgpd")
-	bin, err := filepath.Abs("../bin")
-	if err != nil {
+	var err error
+	if o.Bin, err = filepath.Abs(cmp.Or(o.Bin, filepath.Join("..", "bin"))); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Up(t.Context(), Options{Sizes: sizes, Bin: bin, Progress: progress{t}})
+	o.Progress = progress{t}
+	l, err := Up(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func is6(a netip.Addr) (option string, bits int, device string) {
 // TestTunnelCheck: the checks of lb4d fail where a user's packet would be lost,
 // and what they need on an LB4 is kept and undone.
 func TestTunnelCheck(t *testing.T) {
-	b := newBedOf(t, Sizes{Routers: 1, Reflectors: 1, LB4: 1, LB7: 2, Servers: 1, Users: 2})
+	b := newBedOf(t, Options{Sizes: Sizes{Routers: 1, Reflectors: 1, LB4: 1, LB7: 2, Servers: 1, Users: 2}})
 	const patience = 60 * time.Second
 	first, second := "lb7-1", "lb7-2"
 	b.await(first, "up", patience, isUp)
