@@ -21,6 +21,9 @@ const (
 	defaultLocalPreference = 100
 	// maxPrepend is what speakers put up with; bgp has the same bound.
 	maxPrepend = 16
+	// fingerprintTag and routerTag make a large community the daemon's own
+	// (bgp.FingerprintTag, bgp.RouterTag).
+	fingerprintTag, routerTag = 1818375270, 1818375282
 )
 
 // Attributes are what BGP says of a route besides its prefix. A nil pointer or
@@ -333,6 +336,8 @@ func (c *checker) largeCommunities(t texts, names communityNames) [][3]uint32 {
 			c.notCommunity(one, names, `three numbers from 0 to 4294967295 as "65000:1:100"`)
 		case !found.large:
 			c.fault(one.place, "%s is no large community; write it into communities", quote(one.value))
+		case found.three[1] == fingerprintTag || found.three[1] == routerTag:
+			c.fault(one.place, "%s is what the daemon itself says to other LB4 hosts; leave it out", quote(one.value))
 		case slices.Contains(all, found.three):
 			c.fault(one.place, "%s is in the list twice; leave one of them out", quote(one.value))
 		default:

@@ -19,6 +19,14 @@ const (
 	maxHoldTime = math.MaxUint16 * time.Second
 	// The restart time travels as 12 bits of seconds (RFC 4724 section 3).
 	maxRestartTime = 4095 * time.Second
+	// maxPrefixLimit is what the speaker can count to (bgp.MaxPrefixLimit).
+	maxPrefixLimit = 1000000
+	// A shorter interval finds the pauses of this host's own scheduler. The
+	// multiplier travels as one byte, and two is the least that bears a loss.
+	minBFDInterval   = 50 * time.Millisecond
+	maxBFDInterval   = 10 * time.Second
+	minBFDMultiplier = 2
+	maxBFDMultiplier = 50
 )
 
 // bgp validates [bgp] and its peers, and reads the names of communities.
@@ -42,6 +50,9 @@ func (c *checker) bgp(file *rawFile) (BGP, communityNames) {
 		Attributes:      c.attributes(&raw.rawAttributes, names).farthest(),
 	}
 	b.TTLSecurity = raw.ttlSecurity.value
+	b.Siblings = truth(raw.siblings, true)
+	b.SiblingsSettle = c.duration(raw.siblingsSettle, defaultSiblingsSettle, time.Second, time.Hour)
+	b.PrefixLimit = int(c.integer(raw.prefixLimit, defaultPrefixLimit, 0, maxPrefixLimit))
 	if !raw.as.present {
 		c.fault(raw.child("as"), "is missing; write the number of your autonomous system, such as as = 65000")
 	}
@@ -98,6 +109,26 @@ func (c *checker) seconds(t text, fallback, least, most time.Duration) time.Dura
 		return fallback
 	}
 	return d
+}
+
+// bfd is how the way to a peer is watched; nil: it is not.
+func (c *checker) bfd(raw *rawBFD) *BFD {
+	if !raw.ok {
+		return nil
+	}
+	return &BFD{
+		Interval:   c.duration(raw.interval, defaultBFDInterval, minBFDInterval, maxBFDInterval),
+		Multiplier: int(c.integer(raw.multiplier, defaultBFDMultiplier, minBFDMultiplier, maxBFDMultiplier)),
+		Hops:       int(c.integer(raw.hops, 1, 1, maxMultihop)),
+	}
+}
+
+// truth is what t says, or the fallback where it says nothing.
+func truth(t boolean, fallback bool) bool {
+	if t.ok {
+		return t.value
+	}
+	return fallback
 }
 
 // gracefulRestart is how long the peers are to keep the routes of a daemon that

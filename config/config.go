@@ -78,6 +78,14 @@ type BGP struct {
 	// that drains, besides GRACEFUL_SHUTDOWN; nil: as otherwise.
 	DrainMED     *uint32
 	DrainPrepend *int
+	// Siblings has the routes tell of this host's tables, and is that of the
+	// peers that have none of their own.
+	Siblings bool
+	// SiblingsSettle is how long the tables of hosts may differ before that is
+	// told.
+	SiblingsSettle time.Duration
+	// PrefixLimit is that of the peers that have none of their own.
+	PrefixLimit int
 	// Attributes are those that neither a peer nor a service sets.
 	Attributes Attributes
 	Peers      []Peer // sorted by name
@@ -103,12 +111,30 @@ type Peer struct {
 	Source netip.Addr
 	// Passive leaves it to the peer to call.
 	Passive bool
+	// Siblings has the peer asked for the other hosts' paths to the VIPs.
+	Siblings bool
+	// PrefixLimit is how many other prefixes the peer may announce before it is
+	// warned of; 0: any number.
+	PrefixLimit int
+	// BFD is how the way to the peer is watched; nil: by the hold time alone.
+	BFD *BFD
 	// IPv4 and IPv6 are the address families of the session, at least one.
 	IPv4, IPv6 bool
 	// Password is the TCP MD5 key (RFC 2385), read from password_file.
 	Password Secret
 	// Attributes are the peer's over those of BGP.
 	Attributes Attributes
+}
+
+// BFD is Bidirectional Forwarding Detection (RFC 5880) with a peer.
+type BFD struct {
+	// Interval is the time between packets, both ways.
+	Interval time.Duration
+	// Multiplier is how many of them in a row may be lost.
+	Multiplier int
+	// Hops is how many hops away the peer may be; 1: on a connected network,
+	// which is RFC 5881. More is RFC 5883.
+	Hops int
 }
 
 // Secret is a string that no log line, error or dump shows.

@@ -24,6 +24,10 @@ const (
 	defaultHoldTime        = 6 * time.Second
 	defaultGracefulRestart = time.Minute
 	defaultDrainTime       = 5 * time.Second
+	defaultSiblingsSettle  = 30 * time.Second
+	defaultPrefixLimit     = 100000
+	defaultBFDInterval     = 300 * time.Millisecond
+	defaultBFDMultiplier   = 3
 	defaultBGPPort         = 179 // RFC 4271 section 8
 	defaultPurgeAfter      = 30 * time.Second
 	defaultWeight          = 1

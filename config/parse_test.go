@@ -40,9 +40,10 @@ func TestMinimal(t *testing.T) {
 			GracefulRestart: time.Minute,
 			Multihop:        1,
 			DrainTime:       5 * time.Second,
+			Siblings:        true, SiblingsSettle: 30 * time.Second, PrefixLimit: 100000,
 			Peers: []Peer{{
 				Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 179, AS: 65000,
-				HoldTime: 6 * time.Second, GracefulRestart: time.Minute, Multihop: 1, IPv4: true, IPv6: true,
+				HoldTime: 6 * time.Second, GracefulRestart: time.Minute, Multihop: 1, Siblings: true, PrefixLimit: 100000, IPv4: true, IPv6: true,
 			}},
 		},
 		Pools: []Pool{{
@@ -107,6 +108,9 @@ graceful_restart = "2m"
 drain_time = "0s"
 drain_med = 4294967295
 drain_prepend = 16
+siblings = false
+siblings_settle = "1m"
+prefix_limit = 5
 communities = ["no-export", "65000:100", "blackhole", "anycast"]
 large_communities = ["4200000000:2:3", "site-1", "4200000000:1:2"]
 med = 4294967295
@@ -114,8 +118,8 @@ local_preference = 1
 prepend = 1
 next_hops = ["192.0.2.1", "2001:db8::1"]
 community = { anycast = "65000:7", site-1 = "65000:1:100" }
-peer.b = { address = "2001:db8::b", port = 1179, as = 65001, hold_time = "9s", graceful_restart = "4095s", multihop = 255, ttl_security = false, families = ["ipv6"], communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
-peer.a = { address = "192.0.2.250", passive = true, source_address = "192.0.2.3", local_preference = 50, large_communities = ["site-1"] }
+peer.b = { address = "2001:db8::b", port = 1179, as = 65001, hold_time = "9s", graceful_restart = "4095s", multihop = 255, ttl_security = false, families = ["ipv6"], siblings = true, prefix_limit = 0, bfd = { interval = "50ms", multiplier = 50, hops = 3 }, communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
+peer.a = { address = "192.0.2.250", passive = true, source_address = "192.0.2.3", local_preference = 50, large_communities = ["site-1"], bfd = {} }
 
 [pool."lb7.eu"]
 encapsulation = "ipip"
@@ -209,15 +213,18 @@ flags = []
 			ListenPort:      179,
 			Attributes:      attributes,
 			DrainMED:        new(uint32(4294967295)), DrainPrepend: new(16),
+			SiblingsSettle: time.Minute, PrefixLimit: 5,
 			Peers: []Peer{
 				{
 					Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000,
 					HoldTime: 90 * time.Second, GracefulRestart: 2 * time.Minute, Multihop: 3, TTLSecurity: true, Passive: true, Source: netip.MustParseAddr("192.0.2.3"),
+					PrefixLimit: 5, BFD: &BFD{Interval: 300 * time.Millisecond, Multiplier: 3, Hops: 1},
 					IPv4: true, IPv6: true, Attributes: a,
 				},
 				{
 					Name: "b", Address: netip.MustParseAddr("2001:db8::b"), Port: 1179, AS: 65001,
 					HoldTime: 9 * time.Second, GracefulRestart: 4095 * time.Second, Multihop: 255, IPv6: true, Attributes: b,
+					Siblings: true, BFD: &BFD{Interval: 50 * time.Millisecond, Multiplier: 50, Hops: 3},
 				},
 			},
 		},

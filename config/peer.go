@@ -30,6 +30,9 @@ func (c *checker) peers(bgp *rawBGP, b BGP, names communityNames) []Peer {
 			AS:              c.as(r.as, b.AS),
 			HoldTime:        c.holdTime(r.holdTime, b.HoldTime),
 			GracefulRestart: c.gracefulRestart(r.gracefulRestart, b.GracefulRestart),
+			Siblings:        truth(r.siblings, b.Siblings),
+			PrefixLimit:     int(c.integer(r.prefixLimit, int64(b.PrefixLimit), 0, maxPrefixLimit)),
+			BFD:             c.bfd(&r.bfd),
 			Password:        c.password(r.passwordFile),
 		}
 		p.Attributes = c.peerAttributes(r, p, b, names)

@@ -90,6 +90,9 @@ type rawBGP struct {
 	drainPrepend    number
 	multihop        number
 	ttlSecurity     boolean
+	siblings        boolean
+	siblingsSettle  text
+	prefixLimit     number
 	rawAttributes
 	community namedTexts
 	peers     tables[rawPeer, *rawPeer]
@@ -107,6 +110,9 @@ func (r *rawBGP) fields() []field {
 		{"drain_time", &r.drainTime, `"5s"`},
 		{"drain_med", &r.drainMED, "1000"},
 		{"drain_prepend", &r.drainPrepend, "3"},
+		{"siblings", &r.siblings, "false"},
+		{"siblings_settle", &r.siblingsSettle, `"30s"`},
+		{"prefix_limit", &r.prefixLimit, "100000"},
 	}, r.attributeFields(), []field{
 		{"community", &r.community, "[bgp.community]"},
 		{"peer", &r.peers, "[bgp.peer.rr1]"},
@@ -127,6 +133,9 @@ type rawPeer struct {
 	sourceAddress   text
 	passive         boolean
 	families        texts
+	siblings        boolean
+	prefixLimit     number
+	bfd             rawBFD
 	rawAttributes
 }
 
@@ -143,7 +152,26 @@ func (r *rawPeer) fields() []field {
 		{"source_address", &r.sourceAddress, `"192.0.2.132"`},
 		{"passive", &r.passive, "true"},
 		{"families", &r.families, `["ipv4", "ipv6"]`},
+		{"siblings", &r.siblings, "false"},
+		{"prefix_limit", &r.prefixLimit, "100000"},
+		{"bfd", section{&r.bfd}, `{ interval = "300ms", multiplier = 3 }`},
 	}, r.attributeFields())
+}
+
+// rawBFD is [bgp.peer.NAME.bfd].
+type rawBFD struct {
+	table
+	interval   text
+	multiplier number
+	hops       number
+}
+
+func (r *rawBFD) fields() []field {
+	return []field{
+		{"interval", &r.interval, `"300ms"`},
+		{"multiplier", &r.multiplier, "3"},
+		{"hops", &r.hops, "1"},
+	}
 }
 
 // rawPool is [pool.NAME].

@@ -19,9 +19,11 @@ const maxLabel = 256
 // states that the one-hot metrics count through. A state that is none of them
 // is added as it is, so that nothing hides.
 var (
-	daemonStates = []string{"starting", "running", "stopping"}
-	vipStates    = []string{"announced", "draining", "withdrawn"}
-	memberStates = []string{"unknown", "up", "draining", "down"}
+	daemonStates  = []string{"starting", "running", "stopping"}
+	siblingStates = []string{"announced", "draining"}
+	failingScopes = []string{"here", "everywhere", "unknown"}
+	vipStates     = []string{"announced", "draining", "withdrawn"}
+	memberStates  = []string{"unknown", "up", "draining", "down"}
 )
 
 // family is one metric: its description and whether it counts.
@@ -97,6 +99,11 @@ var (
 	drainEnd     = gauge("drain_last_end_timestamp_seconds", "When the last drain of VIPs was over.")
 	vipService   = gauge("vip_service_info", "Which services the VIP belongs to; always 1.", "vip", "service")
 
+	vipSiblings = gauge("vip_siblings", "Other hosts that announce the VIP, by the state that they announce it in: announced or draining.", "vip", "state")
+	vipKnown    = gauge("vip_siblings_known", "1 while a BGP peer tells of all hosts that announce the VIP; otherwise there may be more than lb4d_vip_siblings.", "vip")
+	vipDiffer   = gauge("vip_tables_differ", "1 while another host has had other Maglev tables for the VIP than this one for longer than siblings_settle: flows that change their host change their member.", "vip")
+	vipFailing  = gauge("vip_failing", "1 while the members keep the VIP from being announced, by how far that reaches: here (other hosts announce it), everywhere (none does) or unknown.", "vip", "where")
+
 	serviceForwarding = gauge("service_forwarding", "1 while at least quorum members are up, so that the service may be announced.", "service")
 	serviceUp         = gauge("service_members_up", "Members that are up, of the service's worst address family.", "service")
 	serviceQuorum     = gauge("service_quorum_members", "Members that must be up for the service to be announced.", "service")
@@ -121,11 +128,15 @@ var (
 	memberActive   = gauge("member_active_flows", "IPVS connections to the member in an active state, over all services of the pool.", "pool", "member", "address")
 	memberInactive = gauge("member_inactive_flows", "IPVS connections to the member in any other state, over all services of the pool.", "pool", "member", "address")
 
-	peerUp     = gauge("peer_session_up", "1 while the BGP session with the peer is established.", "peer", "address")
-	peerRoutes = gauge("peer_advertised_routes", "Routes that the peer has from this host.", "peer", "address")
-	peerKeeps  = gauge("peer_graceful_restart_seconds", "How long the peer has agreed to keep the routes of an lb4d that restarts; 0: it has not.", "peer", "address")
-	peerChange = gauge("peer_last_change_timestamp_seconds", "When the session entered its BGP state.", "peer", "address")
-	peerInfo   = gauge("peer_info", "The peer's AS number; always 1.", "peer", "address", "as")
+	peerUp        = gauge("peer_session_up", "1 while the BGP session with the peer is established.", "peer", "address")
+	peerRoutes    = gauge("peer_advertised_routes", "Routes that the peer has from this host.", "peer", "address")
+	peerKeeps     = gauge("peer_graceful_restart_seconds", "How long the peer has agreed to keep the routes of an lb4d that restarts; 0: it has not.", "peer", "address")
+	peerChange    = gauge("peer_last_change_timestamp_seconds", "When the session entered its BGP state.", "peer", "address")
+	peerPaths     = gauge("peer_sibling_paths", "Paths of other hosts to the VIPs that the peer tells of.", "peer", "address")
+	peerIgnored   = counter("peer_ignored_prefixes_total", "Announcements of other prefixes in this session; nothing of them is kept.", "peer", "address")
+	peerMalformed = counter("peer_malformed_updates_total", "UPDATE messages in this session that could not be read to their end.", "peer", "address")
+	peerOver      = gauge("peer_prefix_limit_exceeded", "1 after the peer has announced more different prefixes in this session than prefix_limit.", "peer", "address")
+	peerInfo      = gauge("peer_info", "The peer's AS number; always 1.", "peer", "address", "as")
 )
 
 // collector turns the latest status into metrics at each scrape. So they
@@ -231,6 +242,20 @@ func (e emitter) vip(v *VIP) {
 	for _, name := range v.Services {
 		e.put(vipService, 1, v.Address, name)
 	}
+	for _, state := range siblingStates {
+		n := 0
+		for _, s := range v.Siblings {
+			if s.State == state {
+				n++
+			}
+		}
+		e.put(vipSiblings, float64(n), v.Address, state)
+	}
+	e.put(vipKnown, truth(v.SiblingsKnown == "all"), v.Address)
+	e.put(vipDiffer, truth(v.TablesDiffer), v.Address)
+	for _, where := range failingScopes {
+		e.put(vipFailing, truth(v.Failing == where), v.Address, where)
+	}
 }
 
 func (e emitter) service(s *Service) {
@@ -278,6 +303,10 @@ func (e emitter) peer(p *Peer) {
 	e.put(peerRoutes, float64(p.Advertised), p.Name, p.Address)
 	e.put(peerKeeps, float64(p.GracefulRestart), p.Name, p.Address)
 	e.time(peerChange, p.Since, p.Name, p.Address)
+	e.put(peerPaths, float64(p.Received.Paths), p.Name, p.Address)
+	e.put(peerIgnored, float64(p.Received.Ignored), p.Name, p.Address)
+	e.put(peerMalformed, float64(p.Received.Malformed), p.Name, p.Address)
+	e.put(peerOver, truth(p.Received.OverLimit), p.Name, p.Address)
 	e.put(peerInfo, 1, p.Name, p.Address, strconv.FormatUint(uint64(p.AS), 10))
 }
 

@@ -45,9 +45,9 @@ func fixture() *Status {
 		Maintenance: Maintenance{Path: "/etc/lb/disable", Present: true, Since: at.Add(-time.Minute), Reason: `disk "sdb"`},
 		LastDrain:   &DrainReport{Ended: at, VIPs: 3, Seconds: 4.25, LatePackets: 12},
 		VIPs: []VIP{
-			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "www forwards to 1 of 4 members", Flows: 7, Packets: 123, Drain: &VIPDrain{Phase: "draining", Deadline: at.Add(5 * time.Second), PacketsPerSecond: 61.5}, Since: at.Add(-time.Hour), Services: []string{"www", "www-udp"}},
+			{Address: "198.51.100.1", Announced: true, State: "announced", Reason: "www forwards to 1 of 4 members", Flows: 7, Packets: 123, Drain: &VIPDrain{Phase: "draining", Deadline: at.Add(5 * time.Second), PacketsPerSecond: 61.5}, Since: at.Add(-time.Hour), Services: []string{"www", "www-udp"}, SiblingsKnown: "all", TablesDiffer: true, Siblings: []Sibling{{State: "announced"}, {State: "announced"}, {State: "draining"}}},
 			{Address: "198.51.100.2", Announced: true, State: "draining", Reason: "draining: maintenance file /etc/lb/disable (disk \"sdb\")", Since: at, Services: []string{"www"}},
-			{Address: "2001:db8::c633:6401", State: "withdrawn", Failures: 4, HeldUntil: at.Add(time.Minute), Reason: "www has 0 of 4 members up\nquorum 1", Since: at, Services: []string{}},
+			{Address: "2001:db8::c633:6401", State: "withdrawn", Failures: 4, HeldUntil: at.Add(time.Minute), Reason: "www has 0 of 4 members up\nquorum 1", Since: at, Services: []string{}, SiblingsKnown: "some", Failing: "here"},
 		},
 		Services: []Service{
 			{Name: "www", Forwarding: true, Since: at, VIPs: []string{"198.51.100.1"}, Ports: []string{"80/tcp"}, Pool: "lb7", Up: 1, Quorum: 1, QuorumRestore: 1, Members: 4, Tables: []Table{
@@ -58,7 +58,7 @@ func fixture() *Status {
 		},
 		Members: []Member{member, down, draining, unknown},
 		Peers: []Peer{
-			{Name: "rr1", Address: "192.0.2.254", AS: 65000, State: "established", Since: at.Add(-time.Hour), Advertised: 2, GracefulRestartAsked: 60, GracefulRestart: 60},
+			{Name: "rr1", Address: "192.0.2.254", AS: 65000, State: "established", Since: at.Add(-time.Hour), Advertised: 2, GracefulRestartAsked: 60, GracefulRestart: 60, Received: Received{Paths: 3, Ignored: 70000, Malformed: 1, OverLimit: true}},
 			{Name: "rr2", Address: "2001:db8::fe", AS: 4200000000, State: "active", LastError: "connection refused"},
 		},
 		Errors: []string{"adding service 198.51.100.1:80/tcp: operation not permitted"},

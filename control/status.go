@@ -74,6 +74,23 @@ type VIP struct {
 	// Attributes are what its services say of its route, as in "med 50"; what
 	// they do not say is the peer's.
 	Attributes string `json:"attributes,omitempty"`
+	// Fingerprint is that of the tables of all services on the VIP; empty where
+	// one of them is not known. Hosts that have the same send each flow to the
+	// same member.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// Siblings are the other hosts that announce it.
+	Siblings []Sibling `json:"siblings,omitempty"`
+	// SiblingsKnown tells what Siblings are worth: all (there are no others),
+	// some (the peers tell of the best path alone) or none (no session is up
+	// that would tell).
+	SiblingsKnown string `json:"siblings_known"`
+	// TablesDiffer tells that a sibling has had other tables for longer than
+	// siblings_settle.
+	TablesDiffer bool `json:"tables_differ"`
+	// Failing is how far it reaches that members keep the VIP from being
+	// announced: here (siblings announce it), everywhere (none does) or unknown;
+	// empty: they do not.
+	Failing string `json:"failing,omitempty"`
 	// Failures is how often its checks have failed lately, and HeldUntil until
 	// when it is held down for that; zero: it is not.
 	Failures  int       `json:"recent_failures"`
@@ -114,6 +131,20 @@ type DrainReport struct {
 	Returned int `json:"returned"`
 	// LatePackets as in VIPDrain.
 	LatePackets uint64 `json:"late_packets"`
+}
+
+// Sibling is another host that announces a VIP.
+type Sibling struct {
+	// RouterID is empty where nobody says it. NextHop may be a router's then.
+	RouterID string    `json:"router_id,omitempty"`
+	NextHop  string    `json:"next_hop"`
+	Since    time.Time `json:"since"`
+	// State is announced, or draining: with GRACEFUL_SHUTDOWN.
+	State string `json:"state"`
+	// Tables tells how its tables compare with ours: agree, differ or unknown.
+	Tables      string   `json:"tables"`
+	Fingerprint string   `json:"fingerprint,omitempty"`
+	Peers       []string `json:"peers"` // addresses of those that tell of it
 }
 
 // Service is one service of the configuration.
@@ -212,6 +243,21 @@ type Peer struct {
 	GracefulRestartAsked int    `json:"graceful_restart_asked_seconds"`
 	GracefulRestart      int    `json:"graceful_restart_seconds"`
 	LastError            string `json:"last_error,omitempty"`
+	// Received is what came from the peer in this session.
+	Received Received `json:"received"`
+}
+
+// Received is what came from a peer.
+type Received struct {
+	// Paths counts the siblings' paths that are kept.
+	Paths int `json:"paths"`
+	// Ignored counts the announcements of other prefixes, of which nothing is
+	// kept, and Malformed the messages that could not be read to their end.
+	Ignored   uint64 `json:"ignored"`
+	Malformed uint64 `json:"malformed"`
+	// OverLimit tells that there were more different prefixes than
+	// prefix_limit.
+	OverLimit bool `json:"over_limit"`
 }
 
 // Counters count since the start of the process.

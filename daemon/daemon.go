@@ -112,6 +112,12 @@ type peers interface {
 	Peers() []bgp.PeerStatus
 }
 
+// siblings are the other hosts that announce the VIPs. A test replaces them.
+type siblings interface {
+	Watch(vips []netip.Addr)
+	Siblings() []bgp.Sibling
+}
+
 // Daemon is one running lb4d.
 type Daemon struct {
 	opts    Options
@@ -127,19 +133,21 @@ type Daemon struct {
 	sysctls     sysctls
 	routes      routes
 	peers       peers
-	speaker     *bgp.Speaker // both of them; nil in a test
+	siblings    siblings
+	speaker     *bgp.Speaker // all three of them; nil in a test
 	control     *control.Server
 	show        func(*control.Status) // publishes
 	shown       *control.Status       // what was published last
 	requests    chan request          // from control to the loop
 	ended       chan struct{}         // closed when the loop has ended
 
-	memory   memory
-	probing  probing
-	report   reporter
-	tables   map[l4.Key]knownTable // of the services in the status
-	seen     atomic.Pointer[view]  // what the last pass has left
-	planning sync.Mutex            // one plan at a time, for they cost the most
+	memory  memory
+	probing probing
+	report  reporter
+	tables  map[l4.Key]knownTable // of the services in the status
+	agreement
+	seen     atomic.Pointer[view] // what the last pass has left
+	planning sync.Mutex           // one plan at a time, for they cost the most
 	counters control.Counters
 	cfgFile  control.ConfigFile
 	settled  bool // a pass has been carried out
@@ -248,7 +256,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	if err != nil {
 		return nil, err
 	}
-	d.routes, d.peers = d.speaker, d.speaker
+	d.routes, d.peers, d.siblings = d.speaker, d.speaker, d.speaker
 	d.health = health.New(d.log, d.poke)
 	ok = true
 	return d, nil

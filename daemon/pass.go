@@ -79,8 +79,10 @@ func (d *Daemon) pass() (again time.Time) {
 			vips = d.unread(begin, decision, announced, err)
 		} else {
 			d.unreadSince = time.Time{}
+			d.fingerprint(begin, decision, listed)
 		}
 		announced = d.announce(vips, note)
+		d.siblings.Watch(slices.Collect(maps.Keys(configured)))
 		// The routes stand before the first session is up, so that the peers'
 		// first view is the whole one.
 		note(d.peers.SetPeers(peersOf(d.cfg)))
@@ -127,6 +129,7 @@ func (d *Daemon) observe(now time.Time) plan.Observations {
 		Maintenance:   d.maintenance.State(),
 		Drains:        d.memory.drains,
 		Forwarding:    d.memory.forwarding,
+		Others:        d.others(),
 		Flaps:         d.memory.flaps,
 		Reloaded:      d.reloaded,
 		Stopping:      d.stopping,
@@ -273,7 +276,7 @@ func (d *Daemon) announcedVIPs() (map[netip.Addr]bool, error) {
 // announce makes the announced set that of the VIPs, and returns the VIPs that
 // are announced then.
 func (d *Daemon) announce(vips []plan.VIP, note func(error)) map[netip.Addr]bool {
-	if err := d.routes.Set(plan.Routes(vips)); err != nil {
+	if err := d.routes.Set(d.saying(plan.Routes(vips))); err != nil {
 		note(err)
 		announced, err := d.announcedVIPs()
 		note(err)

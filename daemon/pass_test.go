@@ -34,11 +34,13 @@ type world struct {
 	tableNow  l4.Table
 	addresses []netip.Addr
 	routesNow []bgp.Route
-	statuses  map[health.Target]health.Status
-	file      maintenance.State
-	status    *control.Status
-	notified  []string
-	failList  error
+	// siblingsNow is what the sessions tell of other hosts.
+	siblingsNow []bgp.Sibling
+	statuses    map[health.Target]health.Status
+	file        maintenance.State
+	status      *control.Status
+	notified    []string
+	failList    error
 	// failAddresses fails the listing of the addresses.
 	failAddresses error
 	failApply     func(l4.Op) error
@@ -192,6 +194,8 @@ func (w *world) SetPeers([]bgp.Peer) error {
 }
 
 func (w *world) Peers() []bgp.PeerStatus { return w.peersNow }
+func (w *world) Watch([]netip.Addr)      {}
+func (w *world) Siblings() []bgp.Sibling { return w.siblingsNow }
 
 // observed is the world's observers.
 type observed struct{ *world }
@@ -243,7 +247,7 @@ func newWorld(t *testing.T, cfg *config.Config) (*world, *Daemon) {
 		log:  slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{ReplaceAttr: noTime})),
 		cfg:  cfg, wake: make(chan struct{}, 1), readyDue: true, started: time.Now(),
 		requests: make(chan request, maxRequests), ended: make(chan struct{}),
-		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w,
+		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w, siblings: w,
 		sysctls: settings{w},
 		show:    func(st *control.Status) { w.status = st },
 	}

@@ -20,7 +20,7 @@ func peersOf(cfg *config.Config) []bgp.Peer {
 			Name: p.Name, Address: p.Address, Port: p.Port, AS: p.AS,
 			Password: string(p.Password), HoldTime: p.HoldTime, GracefulRestart: p.GracefulRestart,
 			Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Source: p.Source,
-			Passive: p.Passive, Families: families,
+			Passive: p.Passive, Families: families, Siblings: p.Siblings, PrefixLimit: p.PrefixLimit,
 			Attributes: bgp.Attributes(p.Attributes),
 		})
 	}

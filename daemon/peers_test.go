@@ -18,7 +18,7 @@ func TestPeersOf(t *testing.T) {
 		{
 			Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 1179, AS: 65010, Password: "sesame",
 			HoldTime: 9 * time.Second, GracefulRestart: time.Minute, Multihop: 3, TTLSecurity: true, Source: netip.MustParseAddr("192.0.2.3"), Passive: true,
-			IPv4: true, Attributes: config.Attributes{MED: new(uint32(50))},
+			IPv4: true, Siblings: true, PrefixLimit: 7, Attributes: config.Attributes{MED: new(uint32(50))},
 		},
 		{Name: "rr2", IPv4: true, IPv6: true},
 		{Name: "rr3", IPv6: true},
@@ -27,7 +27,7 @@ func TestPeersOf(t *testing.T) {
 		{
 			Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Port: 1179, AS: 65010, Password: "sesame",
 			HoldTime: 9 * time.Second, GracefulRestart: time.Minute, Multihop: 3, TTLSecurity: true, Source: netip.MustParseAddr("192.0.2.3"), Passive: true,
-			Families: bgp.IPv4, Attributes: bgp.Attributes{MED: new(uint32(50))},
+			Families: bgp.IPv4, Siblings: true, PrefixLimit: 7, Attributes: bgp.Attributes{MED: new(uint32(50))},
 		},
 		{Name: "rr2", Families: bgp.IPv4 | bgp.IPv6},
 		{Name: "rr3", Families: bgp.IPv6},
@@ -48,7 +48,9 @@ func TestPeerDiff(t *testing.T) {
 		"port 180, was 0":              func(p *bgp.Peer) { p.Port = 180 },
 		"passive true, was false":      func(p *bgp.Peer) { p.Passive = true },
 		"ttl_security true, was false": func(p *bgp.Peer) { p.TTLSecurity = true },
-		"attributes med 5, was none":   func(p *bgp.Peer) { p.Attributes.MED = new(uint32(5)) },
+		"prefix_limit 7, was 0":        func(p *bgp.Peer) { p.PrefixLimit = 7 },
+		"siblings true, was false; the session ends and begins anew":      func(p *bgp.Peer) { p.Siblings = true },
+		"attributes med 5, was none":                                      func(p *bgp.Peer) { p.Attributes.MED = new(uint32(5)) },
 		"as 65010, was 65000; the session ends and begins anew":           func(p *bgp.Peer) { p.AS = 65010 },
 		"graceful_restart 1m0s, was 0s; the session ends and begins anew": func(p *bgp.Peer) { p.GracefulRestart = time.Minute },
 		"hold_time 9s, was 6s; the session ends and begins anew":          func(p *bgp.Peer) { p.HoldTime = 9 * time.Second },

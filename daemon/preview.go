@@ -248,6 +248,8 @@ func peerDiff(old, new bgp.Peer) string {
 	note("source_address", address(old.Source), address(new.Source))
 	note("passive", old.Passive, new.Passive)
 	note("families", old.Families, new.Families)
+	note("siblings", old.Siblings, new.Siblings)
+	note("prefix_limit", old.PrefixLimit, new.PrefixLimit)
 	if old.Password != new.Password {
 		words = append(words, "another password")
 	}

@@ -206,6 +206,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	}
 	st.LastDrain = d.drained
 	counted := received(listed)
+	d.tellAgreement(now, vips, obs.Others)
 	for _, v := range vips {
 		told := d.report.vips[v.Addr]
 		st.VIPs = append(st.VIPs, control.VIP{
@@ -214,8 +215,10 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 			Attributes: v.Attributes.String(),
 			Failures:   v.Failures, HeldUntil: v.HeldUntil,
 			Flows: counted[v.Addr].Flows, Packets: counted[v.Addr].Packets,
-			Drain: showProgress(d.meter.Progress(v.Addr)),
+			Drain:   showProgress(d.meter.Progress(v.Addr)),
+			Failing: v.Failing.String(),
 		})
+		d.showSiblings(&st.VIPs[len(st.VIPs)-1], v.Addr, obs.Others[v.Addr])
 	}
 	tables := d.maglevs(listed)
 	for _, s := range decision.Services {
@@ -231,7 +234,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 			Name: p.Name, Address: p.Address.String(), AS: p.AS, State: p.State, Since: p.Since,
 			Advertised: p.Advertised, Attributes: p.Attributes.String(),
 			GracefulRestartAsked: int(p.GracefulRestartAsked / time.Second), GracefulRestart: int(p.GracefulRestart / time.Second),
-			LastError: p.LastError,
+			Received: showReceived(p.Received), LastError: p.LastError,
 		})
 	}
 	st.Summary = summary(st, decision.Waiting)

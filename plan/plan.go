@@ -38,6 +38,8 @@ type Observations struct {
 	// Reloaded tells that the configuration has changed since the decision
 	// before this one: what ceases to forward now does so by that.
 	Reloaded bool
+	// Others are the siblings of the VIPs.
+	Others map[netip.Addr]Others
 	// Stopping is when the daemon was asked to stop; zero: it was not.
 	Stopping time.Time
 	// Hurry tells that it was asked to once more: nothing drains any longer.
@@ -126,6 +128,9 @@ type VIP struct {
 	Services []string // names
 	// Attributes are what its services say of its route; all say the same.
 	Attributes bgp.Attributes
+	// Failing is how far it reaches that members keep the VIP from being
+	// announced.
+	Failing Scope
 	// Failures is how often it has failed lately, and HeldUntil when it is
 	// announced again if it does not fail once more; zero: it is not held.
 	Failures  int

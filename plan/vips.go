@@ -33,6 +33,9 @@ func (p *planner) vips() {
 		}
 		v.Failures = flaps.at(p.obs.Now, p.cfg.Damping)
 		v.State, v.Reason, v.Deadline = p.route(vip, services)
+		if p.failing(vip, services) != nil {
+			v.Failing, _ = p.obs.Others[vip].scope()
+		}
 		if v.State == Announced {
 			if reason := p.held(vip, flaps); reason != "" {
 				v.State, v.Reason, v.HeldUntil = Withdrawn, reason, flaps.heldUntil(p.cfg.Damping)
@@ -54,10 +57,9 @@ func (p *planner) route(vip netip.Addr, services []Service) (state VIPState, rea
 	if n := p.waiting(services); n > 0 && !p.obs.Announced[vip] && !p.obs.Kept[vip] {
 		return Withdrawn, fmt.Sprintf("waiting for the first answer of %s", count(n, "check")), time.Time{}
 	}
-	for _, s := range services {
-		if f := s.in(vip); !f.forwarding() {
-			return Withdrawn, s.reason(f), time.Time{}
-		}
+	if s := p.failing(vip, services); s != nil {
+		_, elsewhere := p.obs.Others[vip].scope()
+		return Withdrawn, s.reason(s.in(vip)) + elsewhere, time.Time{}
 	}
 	if asked, reason := p.askedOut(); !asked.IsZero() {
 		state, deadline := p.drain(vip, asked)
@@ -68,6 +70,20 @@ func (p *planner) route(vip netip.Addr, services []Service) (state VIPState, rea
 		reasons = append(reasons, s.reason(s.in(vip)))
 	}
 	return Announced, strings.Join(reasons, ", "), time.Time{}
+}
+
+// failing is the first service whose members keep the VIP from being announced;
+// nil: none does.
+func (p *planner) failing(vip netip.Addr, services []Service) *Service {
+	if p.waiting(services) > 0 && !p.obs.Announced[vip] && !p.obs.Kept[vip] {
+		return nil
+	}
+	for i := range services {
+		if !services[i].in(vip).forwarding() {
+			return &services[i]
+		}
+	}
+	return nil
 }
 
 // askedOut is when somebody first wanted all VIPs out, and why; zero: nobody

@@ -28,6 +28,7 @@ func render(st *control.Status, now time.Time, term terminal) string {
 		return p.b.String() // tables of what is not known yet would only mislead
 	}
 	p.vips(st.VIPs)
+	p.siblings(st.VIPs)
 	p.services(st.Services)
 	p.fingerprints(st.Services)
 	p.members(st.Members)
@@ -73,6 +74,7 @@ func (p *page) alerts(st *control.Status) {
 	p.draining(st.VIPs)
 	p.drained(st.Members)
 	p.warnings(st.Members)
+	p.differing(st.VIPs)
 	for _, e := range st.Errors {
 		p.say(red, "FAILED", e)
 	}

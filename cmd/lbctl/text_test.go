@@ -105,6 +105,17 @@ func TestRenderGolden(t *testing.T) {
 		{VIP: "198.51.100.1", Port: 443, Protocol: "tcp", Fingerprint: "0b1200aa-00c4d9f2"},
 		{VIP: "2001:db8::c633:6401", Port: 80, Protocol: "tcp", Error: "which slots [2001:db8::c000:28d]:80 has is unknown"},
 	}
+	sibling := base()
+	other := control.Sibling{RouterID: "192.0.2.133", NextHop: "192.0.2.133", Since: at.Add(-time.Hour), State: "announced", Tables: "agree"}
+	other6 := other
+	other6.NextHop = "2001:db8::c000:285"
+	third := control.Sibling{NextHop: "192.0.2.134", Since: at.Add(-time.Minute), State: "draining", Tables: "differ"}
+	sibling.VIPs[0].Siblings, sibling.VIPs[0].SiblingsKnown, sibling.VIPs[0].TablesDiffer = []control.Sibling{other, third}, "all", true
+	sibling.VIPs[1].Siblings, sibling.VIPs[1].SiblingsKnown = []control.Sibling{other6}, "some"
+	alone := base()
+	for i := range alone.VIPs {
+		alone.VIPs[i].SiblingsKnown = "none"
+	}
 	unseen := base()
 	unseen.Maintenance.Error = "open /etc/lb: permission denied"
 
@@ -127,6 +138,9 @@ func TestRenderGolden(t *testing.T) {
 		"standby":         {standby, terminal{}},
 		"fingerprints":    {flows, terminal{}},
 		"fingerprints-40": {flows, terminal{is: true, width: 40}},
+		"siblings":        {sibling, terminal{}},
+		"siblings-colour": {sibling, terminal{is: true, width: 100, colour: true}},
+		"siblings-none":   {alone, terminal{}},
 		"zero":            {&control.Status{}, terminal{}},
 	} {
 		t.Run(name, func(t *testing.T) {
