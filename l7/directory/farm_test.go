@@ -240,7 +240,8 @@ func (s *site) run() {
 	})
 	s.dir = dir
 	s.wait("lb7d's part is up", func() bool {
-		return dir.Ready() && dir.Status().State == "serving" && strings.Contains(s.say("show stat misses 4 -1"), ",UP,")
+		st := dir.Status().State
+		return (st == "serving" || st == "stale") && strings.Contains(s.say("show stat misses 4 -1"), ",UP,")
 	})
 }
 

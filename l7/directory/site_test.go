@@ -172,6 +172,7 @@ func TestDefaultBackend(t *testing.T) {
 
 // A list of all hosts fills the map at the start, in one call.
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "old.example.org pod0\n", func(c *Config) { c.BulkInterval = time.Second })
 	s.cfg.BulkURL = s.book.URL + "/all"
 	want := map[string]string{"old.example.org": "pod0"}
