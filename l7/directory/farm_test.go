@@ -136,6 +136,7 @@ const extra = `
 frontend by-hand from http
 	bind 127.0.0.1:HAND
 	option forwardfor
+	http-request set-header x-forwarded-proto %[ssl_fc,iif(https,http)]
 	use_backend %[req.hdr(host),host_only,lower,map(DIR/hand.map)]
 `
 
@@ -173,6 +174,13 @@ func example(t testing.TB, listen string, ports [3]uint16, pods ...string) strin
 // are in the map's file at the start, and in the one that is filled by hand.
 func newSite(t testing.TB, lines string, tune func(*Config)) *site {
 	t.Helper()
+	return newSiteWith(t, lines, nil, tune)
+}
+
+// newSiteWith is newSite with HAProxy's configuration changed: edit is given it
+// and the address of the directory service.
+func newSiteWith(t testing.TB, lines string, edit func(config, book string) string, tune func(*Config)) *site {
+	t.Helper()
 	haproxytest.Program(t)
 	s := &site{t: t, book: newBook(t), logs: &logBuffer{}}
 	var pods []string
@@ -187,6 +195,9 @@ func newSite(t testing.TB, lines string, tune func(*Config)) *site {
 	ports := [3]uint16{haproxytest.FreePort(t), haproxytest.FreePort(t), haproxytest.FreePort(t)}
 	listen := fmt.Sprintf("127.0.0.1:%d", haproxytest.FreePort(t))
 	config := strings.ReplaceAll(example(t, listen, ports, pods...), "DIR", dir)
+	if edit != nil {
+		config = edit(config, s.book.Listener.Addr().String())
+	}
 	for name, text := range map[string]string{"pods.map": lines, "hand.map": lines, "certs/example.pem": certificate(t, "*.example.org")} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
 			t.Fatal(err)
