@@ -94,6 +94,10 @@ func (d *Decapsulator) routes(a *Applied) ([]kernelRoute, error) {
 		if r.Dst != nil {
 			if addr, ok := netip.AddrFromSlice(r.Dst.IP); ok {
 				ones, _ := r.Dst.Mask.Size()
+				// The library writes the default of IPv4 as one of IPv6.
+				if r.Family == netlink.FAMILY_V4 {
+					addr = addr.Unmap()
+				}
 				k.key.Dst = netip.PrefixFrom(addr, ones)
 			}
 		}

@@ -216,38 +216,27 @@ func (d *Decapsulator) applyListeners(wanted []gueListener, changes *[]string) e
 	if len(wanted) == 0 && len(d.noted.GUE) == 0 {
 		return nil
 	}
-	listed, err := d.host.handle.FouList(unix.AF_UNSPEC)
+	listed, err := listPorts()
 	switch {
-	case errors.Is(err, unix.ENOENT):
-		if len(wanted) == 0 {
-			d.noted.GUE = nil
-			return nil
-		}
-		return fmt.Errorf(`opening %s: this kernel has no GUE; load it with "modprobe fou": %w`, wanted[0], err)
+	case errors.Is(err, errNoFOU) && len(wanted) == 0:
+		d.noted.GUE = nil
+		return nil
+	case errors.Is(err, errNoFOU):
+		return fmt.Errorf("opening %s: %w", wanted[0], err)
 	case err != nil:
 		return fmt.Errorf("listing GUE ports: %w", explain(err))
 	}
-	family := func(g gueListener) int {
-		if g.IPv6 {
-			return unix.AF_INET6
-		}
-		return unix.AF_INET
-	}
 	var errs []error
 	is := func(g gueListener) (there, gue bool) {
-		for _, f := range listed {
-			if f.Family == family(g) && f.Port == int(g.Port) {
-				return true, f.EncapType == netlink.FOU_ENCAP_GUE
-			}
-		}
-		return false, false
+		i := slices.IndexFunc(listed, func(p openPort) bool { return p.gueListener == g })
+		return i >= 0, i >= 0 && listed[i].gue
 	}
 	for _, g := range slices.Clone(d.noted.GUE) {
 		if slices.Contains(wanted, g) {
 			continue
 		}
 		if there, gue := is(g); there && gue {
-			if err := d.host.handle.FouDel(netlink.Fou{Family: family(g), Port: int(g.Port)}); err != nil {
+			if err := g.close(); err != nil {
 				errs = append(errs, fmt.Errorf("closing %s: %w", g, explain(err)))
 				continue
 			}
@@ -271,7 +260,7 @@ func (d *Decapsulator) applyListeners(wanted []gueListener, changes *[]string) e
 				continue
 			}
 		}
-		err := d.host.handle.FouAdd(netlink.Fou{Family: family(g), Port: int(g.Port), EncapType: netlink.FOU_ENCAP_GUE})
+		err := g.open()
 		switch {
 		case errors.Is(err, unix.EADDRINUSE):
 			errs = append(errs, fmt.Errorf("opening %s: another program has the UDP port: %w", g, err))

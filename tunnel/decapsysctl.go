@@ -53,6 +53,8 @@ func tunnelSysctls(device string, present map[string]string) []Sysctl {
 		// What is not for a VIP is dropped, on a host that is a router too.
 		// IPv6 has no such setting for a device.
 		{Key: confKey(device, "forwarding"), Value: "0", Why: "what comes out of a tunnel is for a VIP, or for nobody"},
+		// 1 is IN6_ADDR_GEN_MODE_NONE (if_link.h).
+		{Key: confKey6(device, "addr_gen_mode"), Value: "1", Why: "it needs no address that the kernel makes up"},
 		{Key: confKey6(device, "accept_ra"), Value: "0", Why: "no router is behind a tunnel"},
 		{Key: confKey6(device, "accept_redirects"), Value: "0", Why: "no router is behind a tunnel"},
 	} {
@@ -73,7 +75,7 @@ func decapKeys(underlay, tunnels []string) []Sysctl {
 	}
 	for _, d := range tunnels {
 		keys = append(keys, Sysctl{Key: confKey(d, keyRPFilter)}, Sysctl{Key: confKey(d, "forwarding")},
-			Sysctl{Key: confKey6(d, "accept_ra")}, Sysctl{Key: confKey6(d, "accept_redirects")})
+			Sysctl{Key: confKey6(d, "addr_gen_mode")}, Sysctl{Key: confKey6(d, "accept_ra")}, Sysctl{Key: confKey6(d, "accept_redirects")})
 	}
 	return keys
 }
