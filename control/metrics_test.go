@@ -33,6 +33,7 @@ func fixture() *Status {
 	draining.Name, draining.Address, draining.State, draining.Weight = "lb7-3", "192.0.2.141", "draining", 0
 	draining.Drained = &Drain{Reason: `disk "sda"`, Since: at.Add(-time.Minute)}
 	draining.Reason = `draining: drained by the operator: disk "sda", since 2024-05-17T03:11:45Z`
+	member.CheckedVIP, member.FullSize, draining.FullSize, down.FullSize = "198.51.100.1", "ok", "failed", "unknown"
 	unknown := Member{Pool: "lb7", Name: "lb7-4", Address: "192.0.2.142", State: "unknown", ConfiguredWeight: 1, Since: at}
 	return &Status{
 		Version: "1.2.3", Host: "lb4-1", PID: 4711,

@@ -44,8 +44,15 @@ func TestThroughFaultsOfThisHost(t *testing.T) {
 	check := throughCheck()
 	check.Timeout = slow
 
-	check.Through.Source = netip.Addr{}
+	check.Through.Fault = "looking for the route to member 192.0.2.139: network is unreachable"
 	got := probe(t.Context(), way(check), at, check)
+	if got.Verdict != Fail || got.Words != check.Through.Fault {
+		t.Errorf("got %+v, want %q", got, check.Through.Fault)
+	}
+	check.Through.Fault = ""
+
+	check.Through.Source = netip.Addr{}
+	got = probe(t.Context(), way(check), at, check)
 	if want := "this host has no address to probe 198.51.100.1 from"; got.Verdict != Fail || got.Words != want {
 		t.Errorf("got %+v, want %q", got, want)
 	}

@@ -41,7 +41,9 @@ func (c SysctlChange) String() string {
 //     Nothing is routed, so an LB4 need not be a router.
 //   - rp_filter: a packet from a user comes in by the device that the route to
 //     the user goes out by, and the answer does not pass here. Strict filtering
-//     is fine, except where the two differ: there it has to be 2 (RFC 3704).
+//     is fine, except where the two differ: there it has to be 2 (RFC 3704). The
+//     answers to checks through the tunnel do come in by another device than the
+//     way to the VIP, which is local, goes out by; ProbePath sees to those.
 //   - net.ipv4.vs.pmtu_disc: its default of 1 answers "fragmentation needed" for
 //     an IPv4 packet that is too large for the path with the outer header on it,
 //     as a router does, and the user's host sends smaller ones; IPv6 is always

@@ -4,8 +4,12 @@
 // sysctls that IPVS depends on.
 //
 // Both are kept in the same manner: list what is there, compare, write what
-// differs. Nothing is undone when the process ends, because the host has to go
+// differs. They are not undone when the process ends, because the host has to go
 // on forwarding what still arrives.
+//
+// For checks that go to a VIP through the tunnel, ProbePath finds out what the
+// host needs besides. That serves nobody once the checks end, so the caller notes
+// what it has set, and gives it to RestoreSysctls.
 //
 // # What a VIP on the host means
 //

@@ -78,6 +78,7 @@ func worst() *control.Status {
 	m[0].Since = at.Add(-2 * time.Second)
 	m[1].State, m[1].Weight, m[1].Reason, m[1].LastAnswer = "draining", 0, "draining: drained by the operator: old disk, \x1b[2J, since 2024-05-13T23:12:45Z", "200 OK in 1ms"
 	m[1].Drained = &control.Drain{Reason: "old disk, \x1b[2J", Since: at.Add(-76 * time.Hour)}
+	m[1].Warning = "full-size packets (1500 bytes) do not get through the tunnel, which carries 1480; raise the underlay's MTU to 1520 or lower advmss on the LB7 to 1440"
 	st.Members = append(m, control.Member{
 		Pool: "lb7", Name: "lb7-3", Address: "2001:db8::c000:28d", State: "unknown",
 		Reason: "unknown: no answer to the first check yet", Since: at, ConfiguredWeight: 10,
