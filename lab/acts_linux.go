@@ -48,7 +48,7 @@ func (b *bout) acts() []act {
 
 // blind is how long new flows may be sent to an LB7 host that is gone.
 func (b *bout) blind() time.Duration {
-	return checkFall*b.Topology.Sizes.CheckInterval() + 500*time.Millisecond
+	return checkFall*b.Topology.Sizes.CheckInterval() + 500*time.Millisecond + b.noise
 }
 
 // added lets one more LB7 host take part, by a reload.
@@ -224,7 +224,7 @@ func (b *bout) cutOff(h *Host) act {
 	interval := b.Topology.Sizes.CheckInterval()
 	// purge_after counts from the first check that fails: it is made within
 	// an interval, and ends with its timeout.
-	limit := interval + checkTimeout + trialPurge + time.Second
+	limit := interval + checkTimeout + trialPurge + time.Second + b.noise
 	silent, sending := load.Hold(b.flows/2, holdRamp), load.Hold(b.flows-b.flows/2, holdRamp)
 	silent.Name, sending.Name, sending.Probe = kindHeld+"-silent", kindHeld+"-sending", time.Second
 	a := act{

@@ -29,7 +29,9 @@ const (
 // bout is a balancer being put through trials.
 type bout struct {
 	*stage
-	flows  int
+	flows int
+	// noise is what a busy machine may add to the times that are promised.
+	noise  time.Duration
 	rng    *rand.Rand
 	trials Trials
 }
