@@ -151,6 +151,7 @@ type Daemon struct {
 	counters control.Counters
 	cfgFile  control.ConfigFile
 	settled  bool // a pass has been carried out
+	left     left // in the kernel, by the last pass
 	// kept is what the process before has left with the peers.
 	kept       plan.Kept
 	handedOver bool // nothing is to be withdrawn

@@ -152,25 +152,26 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 
 	changes, err := d.sysctls.Apply(append(tunnel.LB4Sysctls(), tunnel.CounterSysctls()...))
 	note(err)
-	d.tellSysctls(changes)
+	d.tellSysctls("sysctls", d.left.known, changes)
 
 	addresses, err := d.host.Addresses()
 	if err != nil {
 		return listed, nil, err
 	}
+	table, local := d.left.changed(d.ours(listed), addresses)
 	// A VIP that is local and has no service is answered by this host itself,
 	// with resets. So one that goes ceases to be local before its services
 	// go, and one that comes is local after they have come.
 	coming, going := split(tunnel.DiffAddresses(addresses, decision.Addresses))
-	written := d.move(going, note)
+	written := d.move(going, local, note)
 	ops := l4.Diff(d.ours(listed), decision.Table)
 	if len(ops) > 0 {
 		applied, err := d.table.Apply(ops)
 		note(err)
 		written += applied
 	}
-	d.report.tell(d.log, "ipvs", sentences(ops))
-	written += d.move(coming, note)
+	d.report.tell(d.log, "ipvs", table, sentences(ops))
+	written += d.move(coming, local, note)
 	d.counters.KernelWrites += uint64(written)
 
 	if len(ops) > 0 {
@@ -190,6 +191,7 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 		owned = append(owned, s.VIP)
 	}
 	note(d.memory.own(owned))
+	d.left = left{known: true, table: d.ours(listed), addresses: addresses}
 	return listed, decision.Verify(listed, addresses), nil
 }
 
@@ -207,12 +209,12 @@ func split(ops []tunnel.AddressOp) (coming, going []tunnel.AddressOp) {
 }
 
 // move carries out operations on addresses and returns how many succeeded.
-func (d *Daemon) move(ops []tunnel.AddressOp, note func(error)) int {
+func (d *Daemon) move(ops []tunnel.AddressOp, foreign bool, note func(error)) int {
 	what := "host"
 	if len(ops) > 0 && ops[0].Remove {
 		what = "host, removals"
 	}
-	d.report.tell(d.log, what, sentences(ops))
+	d.report.tell(d.log, what, foreign, sentences(ops))
 	if len(ops) == 0 {
 		return 0
 	}

@@ -24,6 +24,8 @@ type probing struct {
 	marks map[health.Target]uint32
 	// ways are the last that the host was found to have.
 	ways map[tunnel.Probe]tunnel.Way
+	// left are the services of the marks as they were left; nil: nothing yet.
+	left l4.Table
 	// given is what the observer was given last; nil: nothing yet.
 	given map[health.Target]health.Check
 }
@@ -109,7 +111,7 @@ func (d *Daemon) probedVIPs(led map[health.Target]tunnel.Probe, note func(error)
 	if len(ops) > 0 {
 		note(d.memory.own(append(slices.Clone(d.memory.owned), wanted...)))
 	}
-	d.counters.KernelWrites += uint64(d.move(ops, note))
+	d.counters.KernelWrites += uint64(d.move(ops, false, note))
 }
 
 // ways finds out how the members are reached and sets the sysctls that let the
@@ -146,17 +148,9 @@ func (d *Daemon) ways(led map[health.Target]tunnel.Probe, note func(error)) map[
 		note(d.memory.borrow(tunnel.DiffSysctls(present, path.Sysctls)))
 		changes, err := d.sysctls.Apply(path.Sysctls)
 		note(err)
-		d.tellSysctls(changes)
+		d.tellSysctls("checks' sysctls", false, changes)
 	}
 	return path.Faults
-}
-
-// tellSysctls tells of sysctls that were set.
-func (d *Daemon) tellSysctls(changes []tunnel.SysctlChange) {
-	for _, c := range changes {
-		d.log.Info("sysctl set", "key", c.Key, "was", c.Was, "now", c.Value, "why", c.Why)
-	}
-	d.counters.KernelWrites += uint64(len(changes))
 }
 
 var errUnserved = errors.New("the IPVS service of the check's mark is not in the kernel")
@@ -191,8 +185,9 @@ func (d *Daemon) markServices(targets map[health.Target]health.Check, note func(
 	d.probing.marks = plan.Marks(d.cfg, targets, d.probing.marks, listed)
 	wanted := plan.MarkTable(d.cfg, targets, d.probing.marks)
 	ops := l4.Diff(listed, wanted)
-	d.report.tell(d.log, "checks", sentences(ops))
-	if len(ops) == 0 {
+	foreign := d.probing.left != nil && len(l4.Diff(listed, d.probing.left)) > 0
+	d.report.tell(d.log, "checks", foreign, sentences(ops))
+	if d.probing.left = listed; len(ops) == 0 {
 		return unserved
 	}
 	applied, err := d.table.Apply(ops)
@@ -201,6 +196,7 @@ func (d *Daemon) markServices(targets map[health.Target]health.Check, note func(
 	if listed, err = d.listMarks(); err != nil {
 		return all(err)
 	}
+	d.probing.left = listed
 	missing := map[l4.Key]bool{}
 	for _, s := range wanted {
 		i := slices.IndexFunc(listed, func(l l4.Service) bool { return l.Key == s.Key })
@@ -226,7 +222,7 @@ func (d *Daemon) dropMarks() error {
 		return err
 	}
 	ops := l4.Diff(listed, nil)
-	d.report.tell(d.log, "checks", sentences(ops))
+	d.report.tell(d.log, "checks", false, sentences(ops))
 	if len(ops) > 0 {
 		applied, err := d.table.Apply(ops)
 		d.counters.KernelWrites += uint64(applied)
@@ -234,7 +230,7 @@ func (d *Daemon) dropMarks() error {
 			return err
 		}
 	}
-	d.probing.marks = nil
+	d.probing.marks, d.probing.left = nil, nil
 	return d.memory.useMarks(0)
 }
 
@@ -248,7 +244,7 @@ func (d *Daemon) unlead() error {
 	}
 	if len(d.memory.borrowed) > 0 {
 		changes, err := d.sysctls.Restore(d.memory.borrowed)
-		d.tellSysctls(changes)
+		d.tellSysctls("checks' sysctls", false, changes)
 		if err == nil {
 			err = d.memory.borrow(nil)
 		}

@@ -47,10 +47,31 @@ func few(all []string) string {
 	return strings.Join(all, " ")
 }
 
-// tell logs operations that are issued to the kernel. Those that the pass before
-// issued as well, because they fail or because another hand takes them back,
-// are told once; why they fail is told by tellErrors.
-func (r *reporter) tell(log *slog.Logger, what string, ops []string) {
+// tell logs the operations of one kind that a pass issues to the kernel, on one
+// line. Those that the pass before issued as well, because they fail or because
+// another program takes them back, are told once; why they fail is told by
+// tellErrors.
+//
+// Where another program has changed what the pass before had left, that is said
+// along with what puts it right, as a warning.
+func (r *reporter) tell(log *slog.Logger, what string, foreign bool, ops []string) {
+	fresh := r.fresh(what, ops)
+	if len(fresh) == 0 {
+		return
+	}
+	say, msg := log.Info, what
+	if foreign {
+		say, msg = log.Warn, what+" changed by another program, put right"
+	}
+	if len(fresh) == 1 {
+		say(msg + ": " + fresh[0])
+		return
+	}
+	say(msg+": "+counted(fresh), "first", fresh[0])
+}
+
+// fresh are the operations that the pass before did not issue.
+func (r *reporter) fresh(what string, ops []string) []string {
 	var fresh []string
 	now := make(map[string]bool, len(ops))
 	for _, op := range ops {
@@ -59,16 +80,29 @@ func (r *reporter) tell(log *slog.Logger, what string, ops []string) {
 			fresh = append(fresh, op)
 		}
 	}
-	for _, op := range fresh[:min(len(fresh), maxNamed)] {
-		log.Info(what + ": " + op)
-	}
-	if len(fresh) > maxNamed {
-		log.Info(what+": further operations", "count", len(fresh)-maxNamed)
-	}
 	if r.issued == nil {
 		r.issued = map[string]map[string]bool{}
 	}
 	r.issued[what] = now
+	return fresh
+}
+
+// counted sums operations up by what they do, which their first two words say:
+// "8 add service, 32 add destination".
+func counted(ops []string) string {
+	var order, parts []string
+	n := map[string]int{}
+	for _, op := range ops {
+		words := strings.SplitN(op, " ", 3)
+		kind := strings.Join(words[:min(2, len(words))], " ")
+		if n[kind]++; n[kind] == 1 {
+			order = append(order, kind)
+		}
+	}
+	for _, kind := range order {
+		parts = append(parts, fmt.Sprintf("%d %s", n[kind], kind))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // sentences are the operations in words.

@@ -47,9 +47,11 @@ func (h *Host) Close() error {
 	return nil
 }
 
-// Addresses returns the VIPs that the host has on Device, sorted. They are none
-// where the device does not exist, or is down: IPv4 addresses of a device that
-// is down are listed by the kernel and are not local.
+// Addresses returns the VIPs that the host has on Device and takes packets for,
+// sorted. They are none where the device does not exist, or is down: IPv4
+// addresses of a device that is down are listed by the kernel and are not local.
+// Nor is an address whose route in the local table somebody has deleted: IPVS,
+// which hooks into local delivery, would never see its packets.
 //
 // Addresses with a shorter prefix, and the kernel's own link-local ones, are no
 // VIPs and left out.
@@ -62,6 +64,10 @@ func (h *Host) Addresses() ([]netip.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing addresses of %s: %w", Device, err)
 	}
+	local, err := h.local()
+	if err != nil {
+		return nil, err
+	}
 	var addresses []netip.Addr
 	for _, l := range listed {
 		addr, ok := netip.AddrFromSlice(l.IP)
@@ -69,12 +75,37 @@ func (h *Host) Addresses() ([]netip.Addr, error) {
 			continue
 		}
 		addr = addr.Unmap()
-		if bits, _ := l.Mask.Size(); bits == addr.BitLen() && !addr.IsLinkLocalUnicast() {
+		if bits, _ := l.Mask.Size(); bits == addr.BitLen() && !addr.IsLinkLocalUnicast() && local[addr] {
 			addresses = append(addresses, addr)
 		}
 	}
 	slices.SortFunc(addresses, netip.Addr.Compare)
 	return addresses, nil
+}
+
+// local returns the addresses that the kernel delivers locally. It adds a route
+// for each address of a device by itself (fib_frontend.c, fib_add_ifaddr;
+// addrconf.c, addrconf_f6i_alloc); by which device does not matter, as where an
+// address is on two.
+func (h *Host) local() (map[netip.Addr]bool, error) {
+	local := map[netip.Addr]bool{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := h.handle.RouteListFiltered(family,
+			&netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if err != nil {
+			return nil, fmt.Errorf("listing local routes: %w", err)
+		}
+		for _, r := range routes {
+			if r.Dst == nil {
+				continue
+			}
+			if addr, ok := netip.AddrFromSlice(r.Dst.IP); ok {
+				local[addr.Unmap()] = true
+			}
+		}
+	}
+	return local, nil
 }
 
 // ApplyAddresses applies the operations in order and returns how many were. It
@@ -152,7 +183,8 @@ func (h *Host) prepare(link netlink.Link) (netlink.Link, error) {
 }
 
 // add adds one VIP. One that is there already, on a device that was down, is as
-// it should be.
+// it should be; one whose local route is gone is taken away and added again,
+// with which the kernel makes the route.
 func (h *Host) add(link netlink.Link, addr netip.Addr) error {
 	a := address(addr)
 	if addr.Is4() {
@@ -168,7 +200,14 @@ func (h *Host) add(link netlink.Link, addr netip.Addr) error {
 	err := h.handle.AddrAdd(link, a)
 	switch {
 	case errors.Is(err, unix.EEXIST):
-		return nil
+		local, err := h.local()
+		if err != nil || local[addr] {
+			return err
+		}
+		if err := h.handle.AddrDel(link, address(addr)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return explain(err)
+		}
+		return explain(h.handle.AddrAdd(link, a))
 	case addr.Is6() && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)):
 		return fmt.Errorf("this kernel has no IPv6, or was booted with ipv6.disable=1: %w", err)
 	case addr.Is6() && errors.Is(err, unix.EACCES):

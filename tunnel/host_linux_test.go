@@ -67,6 +67,32 @@ func TestHost(t *testing.T) {
 			},
 		},
 		{
+			name: "a local route was deleted by hand", wanted: "198.51.100.1 198.51.100.2",
+			before: "ip route del local 198.51.100.1 dev lb-vips table local",
+			ops:    []string{"add address 198.51.100.1/32 to lb-vips"},
+			shown: []string{
+				"inet 198.51.100.2/32 scope host lb-vips\\ preferred forever",
+				"inet 198.51.100.1/32 scope host lb-vips\\ preferred forever",
+			},
+		},
+		{
+			name: "an IPv6 VIP comes", wanted: "198.51.100.1 2001:db8::1",
+			ops: []string{"add address 2001:db8::1/128 to lb-vips", "remove address 198.51.100.2/32 from lb-vips"},
+			shown: []string{
+				"inet 198.51.100.1/32 scope host lb-vips\\ preferred forever",
+				"inet6 2001:db8::1/128 scope global nodad deprecated noprefixroute \\ preferred 0sec",
+			},
+		},
+		{
+			name: "its local route was deleted by hand", wanted: "198.51.100.1 2001:db8::1",
+			before: "ip -6 route del local 2001:db8::1 dev lb-vips table local",
+			ops:    []string{"add address 2001:db8::1/128 to lb-vips"},
+			shown: []string{
+				"inet 198.51.100.1/32 scope host lb-vips\\ preferred forever",
+				"inet6 2001:db8::1/128 scope global nodad deprecated noprefixroute \\ preferred 0sec",
+			},
+		},
+		{
 			name: "the device was deleted by hand", before: "ip link delete lb-vips", wanted: "198.51.100.1",
 			ops:   []string{"add address 198.51.100.1/32 to lb-vips"},
 			shown: []string{"inet 198.51.100.1/32 scope host lb-vips\\ preferred forever"},
