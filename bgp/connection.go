@@ -299,7 +299,7 @@ func (c *connection) ourReason(body []byte) string {
 	case body[0] == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED:
 		return "hold timer expired: nothing heard from the peer"
 	case body[0] == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && body[1] == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
-		return fmt.Sprintf("closed by us: peer is in AS %d, not in AS %d", c.peerAS, c.wantAS)
+		return wrongAS(c.peerAS, c.wantAS)
 	}
 	return "closed by us: " + describeNotification(body)
 }

@@ -43,12 +43,14 @@ type session struct {
 	as       uint32
 	external bool
 	// accepted takes a connection that the peer opened.
-	accepted chan *net.TCPConn
+	accepted chan call
 	// poked has an element after peer has changed.
 	poked chan struct{}
 
 	cancel context.CancelCauseFunc
 	ended  chan struct{}
+	// looking are the goroutines that look at calls.
+	looking sync.WaitGroup
 
 	mu       sync.Mutex
 	log      *slog.Logger // has peer= and address=
@@ -60,6 +62,14 @@ type session struct {
 	families []bgp.Family
 	current  *connection // while one lasts
 	restart  restart
+	ctx      context.Context // until stop
+	// told are the reasons that were logged since the session was up.
+	told map[string]bool
+	// calls are those of the peer that are looked at. callsLeft more may be,
+	// since the time called.
+	calls     int
+	callsLeft float64
+	called    time.Time
 	// keeps is how long the peer has agreed to keep the routes.
 	keeps time.Duration
 }
@@ -75,7 +85,7 @@ func newSession(server *gobgp, siblings *siblings, log *slog.Logger, changed fun
 		as:       p.AS,
 		peer:     p,
 		external: external,
-		accepted: make(chan *net.TCPConn),
+		accepted: make(chan call),
 		poked:    make(chan struct{}, 1),
 		ended:    make(chan struct{}),
 		state:    p.resting(),
@@ -86,8 +96,10 @@ func newSession(server *gobgp, siblings *siblings, log *slog.Logger, changed fun
 }
 
 func (s *session) start() {
-	var ctx context.Context
-	ctx, s.cancel = context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.mu.Lock()
+	s.ctx, s.cancel = ctx, cancel
+	s.mu.Unlock()
 	go func() {
 		defer close(s.ended)
 		s.run(ctx)
@@ -96,24 +108,27 @@ func (s *session) start() {
 
 // stop ends the session and returns when GoBGP has forgotten the peer.
 func (s *session) stop(cause error) {
-	s.cancel(cause)
+	s.mu.Lock()
+	s.cancel(cause) // under mu, after which nothing is looked at any more
+	s.mu.Unlock()
 	<-s.ended
+	s.looking.Wait()
 }
 
 // run connects and serves, again and again.
 func (s *session) run(ctx context.Context) {
 	interval := redialInterval
-	var tcp *net.TCPConn
+	var tcp call
 	for {
 		begun := time.Now()
 		var err error
-		if tcp == nil {
+		if tcp.TCPConn == nil {
 			tcp, err = s.connect(ctx)
 		}
 		refused := false
 		switch {
 		case ctx.Err() != nil:
-			if tcp != nil {
+			if tcp.TCPConn != nil {
 				_ = tcp.Close()
 			}
 			s.set(stateIdle)
@@ -141,7 +156,7 @@ func (s *session) run(ctx context.Context) {
 var errPoked = errors.New("the peer has changed")
 
 // connect calls the peer, or takes the call of the peer where that comes first.
-func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
+func (s *session) connect(ctx context.Context) (call, error) {
 	peer := s.configured()
 	if peer.Passive {
 		s.set(stateActive)
@@ -149,9 +164,9 @@ func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
 		case tcp := <-s.accepted:
 			return tcp, nil
 		case <-s.poked:
-			return nil, errPoked
+			return call{}, errPoked
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return call{}, context.Cause(ctx)
 		}
 	}
 	s.set(stateConnect)
@@ -168,7 +183,7 @@ func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
 	}()
 	select {
 	case r := <-called:
-		return r.tcp, r.err
+		return call{TCPConn: r.tcp}, r.err
 	case tcp := <-s.accepted:
 		cancel()
 		if r := <-called; r.tcp != nil {
@@ -180,7 +195,7 @@ func (s *session) connect(ctx context.Context) (*net.TCPConn, error) {
 
 // wait passes the time until the next call, which the peer's own call ends, and
 // a change of the peer.
-func (s *session) wait(ctx context.Context, d time.Duration) *net.TCPConn {
+func (s *session) wait(ctx context.Context, d time.Duration) call {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -190,22 +205,7 @@ func (s *session) wait(ctx context.Context, d time.Duration) *net.TCPConn {
 	case tcp := <-s.accepted:
 		return tcp
 	}
-	return nil
-}
-
-// take takes a connection that the peer opened, where one is wanted.
-func (s *session) take(tcp *net.TCPConn) error {
-	peer := s.configured()
-	local := tcp.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
-	if peer.Source.IsValid() && peer.Source != local {
-		return fmt.Errorf("it calls %s, not %s", local, peer.Source)
-	}
-	select {
-	case s.accepted <- tcp:
-		return nil
-	default:
-		return errors.New("there is a connection already")
-	}
+	return call{}
 }
 
 // serve has GoBGP speak over one connection until that ends or the session is
@@ -214,7 +214,7 @@ func (s *session) take(tcp *net.TCPConn) error {
 //
 // GoBGP knows the peer for only as long. So its own timers, which hold a peer
 // back for 5 s after each failure, never come into play.
-func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
+func (s *session) serve(ctx context.Context, tcp call) (refused bool) {
 	peer := s.configured()
 	hold := peer.HoldTime
 	if hold == 0 {
@@ -226,7 +226,8 @@ func (s *session) serve(ctx context.Context, tcp *net.TCPConn) (refused bool) {
 		source = s.siblings.open(peer.Address, local, peer.PrefixLimit, s.log)
 		defer s.siblings.close(source)
 	}
-	c := newConnection(tcp, s.as, hold, source)
+	c := newConnection(tcp.TCPConn, s.as, hold, source)
+	c.replay(tcp.open)
 	c.offer = s.offer(peer)
 	defer s.letGo()
 	if err := s.hold(c); err != nil {

@@ -31,24 +31,58 @@ func (s *session) up(theirs []bgp.Family) Families {
 }
 
 // down notes that the session, or the attempt at one, failed. What failed for
-// the same reason before is not told again.
+// the same reason before is not told again, until the session has been up.
 func (s *session) down(level slog.Level, reason string) {
 	s.mu.Lock()
-	log, was, before := s.log, s.state, s.last
+	log, was := s.log, s.state
 	if was == stateEstablished {
-		s.outage = time.Now()
+		s.outage, s.told = time.Now(), nil
 	}
 	s.state, s.since, s.last, s.families, s.keeps = s.peer.resting(), s.outage, reason, nil, 0
+	said := s.say(reason)
 	s.mu.Unlock()
 	switch {
 	case was == stateEstablished:
 		log.Log(context.Background(), level, "bgp session down", "as", s.as, "reason", reason)
-	case reason != before:
-		log.Log(context.Background(), level, "bgp session not up", "as", s.as, "reason", reason)
+	case said != "":
+		log.Log(context.Background(), level, "bgp session not up", "as", s.as, "reason", said)
 	default:
 		return
 	}
 	s.changed()
+}
+
+// turnAway notes that a call of the peer's was not taken, where there is no
+// session that matters more.
+func (s *session) turnAway(reason string) {
+	s.mu.Lock()
+	if s.state == stateEstablished {
+		s.mu.Unlock()
+		return
+	}
+	s.last = reason
+	log, said := s.log, s.say(reason)
+	s.mu.Unlock()
+	if said != "" {
+		log.Warn("bgp session not up", "as", s.as, "reason", said)
+		s.changed()
+	}
+}
+
+// say is what the log says of a reason why the session is not up: nothing where
+// it was told before, nor after maxTold others. It is called with mu held.
+func (s *session) say(reason string) string {
+	switch n := len(s.told); {
+	case s.told[reason], n > maxTold:
+		return ""
+	case s.told == nil:
+		s.told = map[string]bool{}
+	case n == maxTold:
+		s.told[reason] = true
+		return "others time and again; the status has the latest"
+	}
+	s.told[reason] = true
+	return reason
 }
 
 // set notes a state on the way.
