@@ -267,3 +267,24 @@ func TestWhatBringsAServerBack(t *testing.T) {
 		})
 	}
 }
+
+// TestRuntimeDrain: "ready" undoes a drain that was set through the Runtime API,
+// and with another default that drain stands.
+func TestRuntimeDrain(t *testing.T) {
+	for _, tt := range []struct {
+		fallback string
+		stands   bool
+	}{{"up ready", false}, {"up", true}} {
+		s := serve(t, func(o *Options) { o.Default = tt.fallback })
+		h := startHAProxy(t, int(s.Status().Listen[0].Port()))
+		h.await("the server", func() bool { return s.Status().Questions > 0 && h.state() == "UP 100" })
+		if said := strings.TrimSpace(h.ask("set server servers/one state drain")); said != "" {
+			t.Fatal(said)
+		}
+		from := s.Status().Questions
+		h.await("more checks", func() bool { return s.Status().Questions > from+5 })
+		if stands := strings.HasPrefix(h.state(), "DRAIN"); stands != tt.stands {
+			t.Errorf("with the default %q: %s, want the drain to stand: %t", tt.fallback, h.state(), tt.stands)
+		}
+	}
+}

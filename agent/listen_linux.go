@@ -150,6 +150,6 @@ func (s *Server) serve(c *net.TCPConn) {
 		c.CloseWrite()
 		// To close with a question unread (agent-send) is to reset the
 		// connection, and the answer may be lost with it.
-		io.CopyN(io.Discard, c, maxFile)
+		_, _ = io.CopyN(io.Discard, c, maxFile)
 	})
 }

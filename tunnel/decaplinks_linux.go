@@ -26,7 +26,7 @@ func found(link netlink.Link) foundTunnel {
 func decapsulates(link netlink.Link) (endpoint, bool) {
 	var local, remote net.IP
 	var e endpoint
-	plain := true
+	var plain bool
 	anyone := netip.IPv4Unspecified()
 	switch l := link.(type) {
 	case *netlink.Iptun:
