@@ -63,6 +63,7 @@ install: build
 	install -D -m 0755 bin/lbctl $(DESTDIR)$(PREFIX)/bin/lbctl
 	install -D -m 0644 packaging/systemd/lb4d.service $(DESTDIR)/lib/systemd/system/lb4d.service
 	install -D -m 0644 packaging/systemd/lb4d.sysusers $(DESTDIR)/usr/lib/sysusers.d/lb4d.conf
+	install -D -m 0644 packaging/systemd/lb4d.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/lb4d.conf
 	install -D -m 0644 packaging/systemd/lb4d.modules $(DESTDIR)/usr/lib/modules-load.d/lb4d.conf
 	install -D -m 0644 config/reference.toml $(DESTDIR)$(PREFIX)/share/doc/lb4d/lb4d.toml
 

@@ -90,6 +90,12 @@ func (s *Server) changes(o Options) http.Handler {
 	if o.Reset != nil {
 		mux.HandleFunc("POST /v1/reset", serveQuestion(o.Reset))
 	}
+	if o.Disable != nil {
+		mux.HandleFunc("POST /v1/disable", serveQuestion(o.Disable))
+	}
+	if o.Enable != nil {
+		mux.HandleFunc("POST /v1/enable", serveQuestion(o.Enable))
+	}
 	if o.Explain != nil {
 		mux.HandleFunc("POST /v1/explain", serveQuestion(o.Explain))
 	}

@@ -84,6 +84,9 @@ var (
 	maintenanceError   = gauge("maintenance_file_error", "1 while the maintenance file cannot be examined.")
 	maintenanceChange  = gauge("maintenance_last_change_timestamp_seconds", "When the maintenance file was last seen to appear or disappear.")
 
+	maintenanceUntil   = gauge("maintenance_until_timestamp_seconds", "When the maintenance file ceases to count; there only while it says so.")
+	serviceMaintenance = gauge("service_maintenance_file_present", "1 while the maintenance file of the service exists, which withdraws its VIPs. A service that there is not has one too, if its file is there.", "service")
+
 	vipAnnounced = gauge("vip_announced", "1 while the VIP is announced over BGP, draining included.", "vip")
 	vipState     = gauge("vip_state", "1 for the state that the VIP is in: announced, draining (announced with GRACEFUL_SHUTDOWN) or withdrawn.", "vip", "state")
 	vipReason    = gauge("vip_reason", "Why the VIP is in its state, in the words of the log and of lbctl; always 1, one reason at a time.", "vip", "reason")
@@ -222,6 +225,17 @@ func (e emitter) daemon(st *Status) {
 	e.put(maintenancePresent, truth(st.Maintenance.Present))
 	e.put(maintenanceError, truth(st.Maintenance.Error != ""))
 	e.time(maintenanceChange, st.Maintenance.Since)
+	e.time(maintenanceUntil, st.Maintenance.Until)
+	present := map[string]bool{}
+	for _, s := range st.Services {
+		present[s.Name] = false
+	}
+	for _, s := range st.Maintenance.Services {
+		present[s.Service] = true
+	}
+	for name, is := range present {
+		e.put(serviceMaintenance, truth(is), name)
+	}
 }
 
 func (e emitter) vip(v *VIP) {

@@ -40,6 +40,10 @@ type Options struct {
 	// LB7 are the requests of lb7d, whose status PublishLB7 publishes; nil: it
 	// is lb4d that listens.
 	LB7 *LB7Requests
+	// Disable and Enable answer POST /v1/disable and /v1/enable; otherwise as
+	// Drain.
+	Disable func(ctx context.Context, r DisableRequest) (*DisableAnswer, error)
+	Enable  func(ctx context.Context, r EnableRequest) (*DisableAnswer, error)
 	// Log gets warnings on the socket's group and on broken handlers; nil:
 	// nobody does.
 	Log *slog.Logger

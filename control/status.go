@@ -58,7 +58,33 @@ type Maintenance struct {
 	Present bool      `json:"present"`
 	Since   time.Time `json:"since"`
 	Reason  string    `json:"reason,omitempty"` // what the file says
-	Error   string    `json:"error,omitempty"`
+	// Until is when the file ceases to count, and By who wrote it, as far as it
+	// says so.
+	Until time.Time `json:"until,omitzero"`
+	By    string    `json:"by,omitempty"`
+	// HeldUntil is until when a file that is away counts as there, because it
+	// came and went before.
+	HeldUntil time.Time `json:"held_until,omitzero"`
+	Error     string    `json:"error,omitempty"`
+	// Services are the files of services; ServicesError is why not all of them
+	// could be looked at.
+	Services      []ServiceMaintenance `json:"services,omitempty"`
+	ServicesError string               `json:"services_error,omitempty"`
+}
+
+// ServiceMaintenance is the maintenance file of one service, which is present.
+type ServiceMaintenance struct {
+	Service   string    `json:"service"`
+	Path      string    `json:"path"`
+	Since     time.Time `json:"since"`
+	Reason    string    `json:"reason,omitempty"`
+	Until     time.Time `json:"until,omitzero"`
+	By        string    `json:"by,omitempty"`
+	HeldUntil time.Time `json:"held_until,omitzero"`
+	Error     string    `json:"error,omitempty"`
+	// Unknown tells that there is no such service, so that the file does
+	// nothing.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // VIP is one service address.

@@ -61,6 +61,7 @@ type checks interface {
 // file is the maintenance file. A test replaces it.
 type file interface {
 	State() maintenance.State
+	Refresh()
 	Close()
 }
 
@@ -230,7 +231,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 	d.sysctls = procSysctls{}
 	if d.control, err = control.Listen(control.Options{
 		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
-		Drain: d.Drain, Undrain: d.Undrain, Explain: d.Explain, Plan: d.Plan, Reset: d.Reset,
+		Drain: d.Drain, Undrain: d.Undrain, Explain: d.Explain, Plan: d.Plan, Reset: d.Reset, Disable: d.Disable, Enable: d.Enable,
 	}); err != nil {
 		return nil, err
 	}

@@ -209,6 +209,7 @@ func (o observed) Statuses() map[health.Target]health.Status {
 type watched struct{ *world }
 
 func (w watched) Close()                   {}
+func (w watched) Refresh()                 {}
 func (w watched) State() maintenance.State { return w.file }
 
 const leastConfig = `

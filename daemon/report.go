@@ -22,6 +22,7 @@ type reporter struct {
 	vips     map[netip.Addr]toldVIP
 	services map[string]toldService
 	errors   []string
+	strays   []string // maintenance files of services that there are not
 	summary  string
 }
 
@@ -226,11 +227,9 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 		Config:   d.cfgFile,
 		Errors:   texts,
 		Counters: d.counters,
-		Maintenance: control.Maintenance{
-			Path: obs.Maintenance.Path, Present: obs.Maintenance.Present,
-			Since: obs.Maintenance.Since, Reason: obs.Maintenance.Reason, Error: oneLine(obs.Maintenance.Err),
-		},
 	}
+	st.Maintenance = showMaintenance(obs.Maintenance, plan.Strays(d.cfg, obs.Maintenance))
+	d.report.tellStrays(d.log, st.Maintenance.Services)
 	st.Host, _ = os.Hostname()
 	switch {
 	case !d.stopping.IsZero():

@@ -12,9 +12,13 @@ import (
 	"unicode"
 )
 
-// maxReason is the length of a reason in bytes: it has to fit a line of the
-// status.
-const maxReason = 200
+const (
+	// maxReason is the length of a reason in bytes: it has to fit a line of
+	// the status.
+	maxReason = 200
+	// maxRead is how much of a file is read.
+	maxRead = 4096
+)
 
 // sight is what one look at the file found.
 type sight struct {
@@ -22,10 +26,16 @@ type sight struct {
 	unknown bool
 	present bool
 	reason  string
+	until   time.Time
+	by      string
 	err     error
+	// info is that of the file that was read; nil: none was.
+	info fs.FileInfo
+	// expired: it is there, and has ceased to count.
+	expired bool
 }
 
-// look examines the file once. It neither blocks nor reads more than maxReason
+// look examines the file once. It neither blocks nor reads more than maxRead
 // bytes, whatever is at path.
 func look(path string) sight {
 	_, err := os.Lstat(path)
@@ -36,46 +46,49 @@ func look(path string) sight {
 	case err != nil:
 		return sight{unknown: true, err: fmt.Errorf("examining maintenance file: %w", err)}
 	}
-	reason, err := readReason(path)
+	text, info, err := read(path)
 	if err != nil {
 		return sight{present: true, err: fmt.Errorf("reading the reason in maintenance file: %w", err)}
 	}
-	return sight{present: true, reason: reason}
+	note, err := parse(text)
+	return sight{present: true, reason: note.Reason, until: note.Until, by: note.By, err: err, info: info}
 }
 
-// readReason is the first line of a regular file, and nothing for what is none.
-// Links are followed.
-func readReason(path string) (string, error) {
+// blank tells that a regular file was found without any content.
+func (s sight) blank() bool { return s.present && s.info != nil && s.info.Size() == 0 }
+
+// read is the beginning of a regular file, and nothing for what is none. Links
+// are followed.
+func read(path string) (string, fs.FileInfo, error) {
 	// Before it is opened: opening a device may do something, and opening a
 	// pipe waits for a writer.
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() || errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return "", nil, nil
 	} else if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	// It may have been replaced by a pipe since. O_NONBLOCK has no effect on
 	// a regular file.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil // removed since; the next look says so
+		return "", nil, nil // removed since; the next look says so
 	} else if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return "", err
+	if info, err = file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return "", nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(file, maxReason))
-	if err != nil {
-		return "", err
-	}
-	return cleaned(string(text)), nil
+	text, err := io.ReadAll(io.LimitReader(file, maxRead))
+	return string(text), info, err
 }
 
-// cleaned is the first line of text without what could disturb a terminal.
+// cleaned is the first line of text, cut to maxReason bytes, without what could
+// disturb a terminal.
 func cleaned(text string) string {
 	line, _, _ := strings.Cut(text, "\n")
+	line = line[:min(len(line), maxReason)]
 	// The cut at maxReason may have gone through a character.
 	line = strings.ToValidUTF8(line, "")
 	line = strings.Map(func(r rune) rune {
@@ -94,7 +107,7 @@ func cleaned(text string) string {
 func (s State) first(found sight, now time.Time) State {
 	s.Present = found.present || found.unknown
 	s.Since = now
-	s.Reason = found.reason
+	s.Reason, s.Until, s.By = found.reason, found.until, found.by
 	s.Err = found.err
 	return s
 }
@@ -108,7 +121,7 @@ func (s State) next(found sight, now time.Time) State {
 	if s.Present != found.present {
 		s.Present, s.Since = found.present, now
 	}
-	s.Reason = found.reason
+	s.Reason, s.Until, s.By = found.reason, found.until, found.by
 	return s
 }
 

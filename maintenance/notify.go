@@ -27,6 +27,8 @@ type notifier struct {
 	armed   []fs.FileInfo
 	open    func() (*fsnotify.Watcher, error)
 	watcher *fsnotify.Watcher // nil where inotify cannot be had
+	// any has every name in the last directory count, and not one alone.
+	any bool
 	// fault is why not everything that exists is watched.
 	fault error
 }
@@ -44,12 +46,24 @@ func newNotifier(path string) *notifier {
 	return n
 }
 
+// newDirectoryNotifier watches a directory for whatever is in it.
+func newDirectoryNotifier(dir string) *notifier {
+	n := newNotifier(filepath.Join(dir, "any"))
+	n.any = true
+	return n
+}
+
 // depth is the number of directories on the way to the file.
-func (n *notifier) depth() int { return len(n.dirs) }
+func (n *notifier) depth() int {
+	if n == nil {
+		return 0
+	}
+	return len(n.dirs)
+}
 
 // events are nil, which never sends, where there is no watch.
 func (n *notifier) events() <-chan fsnotify.Event {
-	if n.watcher == nil {
+	if n == nil || n.watcher == nil {
 		return nil
 	}
 	return n.watcher.Events
@@ -57,7 +71,7 @@ func (n *notifier) events() <-chan fsnotify.Event {
 
 // errors tell that events were lost.
 func (n *notifier) errors() <-chan error {
-	if n.watcher == nil {
+	if n == nil || n.watcher == nil {
 		return nil
 	}
 	return n.watcher.Errors
@@ -68,6 +82,9 @@ func (n *notifier) errors() <-chan error {
 // compared without their directory: where a link makes two of the directories
 // the same one, events carry the path of one of them.
 func (n *notifier) concerns(event fsnotify.Event) bool {
+	if n.any && filepath.Dir(event.Name) == n.dirs[len(n.dirs)-1] {
+		return true
+	}
 	i := slices.Index(n.names, filepath.Base(event.Name))
 	if i < 0 {
 		return false
@@ -85,7 +102,7 @@ func (n *notifier) forget() { clear(n.armed) }
 
 // verify forgets what the kernel has stopped watching.
 func (n *notifier) verify() {
-	if n.watcher == nil {
+	if n == nil || n.watcher == nil {
 		return
 	}
 	watched := n.watcher.WatchList()
@@ -99,6 +116,9 @@ func (n *notifier) verify() {
 // arm watches each directory that exists and is not the one watched already. It
 // reports whether there was any, and sets fault.
 func (n *notifier) arm() (changed bool) {
+	if n == nil {
+		return false
+	}
 	n.fault = nil
 	if n.watcher == nil {
 		watcher, err := n.open()
@@ -136,7 +156,7 @@ func (n *notifier) arm() (changed bool) {
 }
 
 func (n *notifier) close() {
-	if n.watcher != nil {
+	if n != nil && n.watcher != nil {
 		n.watcher.Close()
 	}
 }

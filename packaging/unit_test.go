@@ -38,6 +38,7 @@ func TestUnit(t *testing.T) {
 		"AmbientCapabilities":   "CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
 		"CapabilityBoundingSet": "CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
 		"NoNewPrivileges":       "yes",
+		"ReadWritePaths":        "-/etc/lb",
 	} {
 		if got[key] != want {
 			t.Errorf("%s=%s, want %s", key, got[key], want)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lb4d/bgp"
+	"lb4d/config"
 	"lb4d/l4"
 	"lb4d/maintenance"
 )
@@ -61,7 +62,12 @@ func (p *planner) route(vip netip.Addr, services []Service) (state VIPState, rea
 		_, elsewhere := p.obs.Others[vip].scope()
 		return Withdrawn, s.reason(s.in(vip)) + elsewhere, time.Time{}
 	}
-	if asked, reason := p.askedOut(); !asked.IsZero() {
+	if p.obs.Maintenance.Blind && !p.obs.Announced[vip] {
+		// A host does not begin to take traffic before it can hear that it
+		// should not.
+		return Withdrawn, oneLine(p.obs.Maintenance.ServicesErr), time.Time{}
+	}
+	if asked, reason := p.askedOut(services); !asked.IsZero() {
 		state, deadline := p.drain(vip, asked)
 		return state, reason, deadline
 	}
@@ -86,17 +92,73 @@ func (p *planner) failing(vip netip.Addr, services []Service) *Service {
 	return nil
 }
 
-// askedOut is when somebody first wanted all VIPs out, and why; zero: nobody
-// does. A stop during maintenance does not begin the drain anew.
-func (p *planner) askedOut() (since time.Time, reason string) {
-	m, stopping := p.obs.Maintenance, p.obs.Stopping
-	if m.Present {
-		since, reason = m.Since, maintenanceReason(m)
+// askedOut is when somebody first wanted a VIP with these services out, and why;
+// zero: nobody does. A stop during maintenance does not begin the drain anew.
+//
+// A VIP is one route, so the file of one service takes it from all of them.
+func (p *planner) askedOut(services []Service) (since time.Time, reason string) {
+	asked := func(at time.Time, why string) {
+		if since.IsZero() || at.Before(since) {
+			since, reason = at, why
+		}
 	}
-	if !stopping.IsZero() && (since.IsZero() || stopping.Before(since)) {
-		since, reason = stopping, "lb4d is stopping"
+	m := p.obs.Maintenance
+	if m.Present {
+		asked(m.Since, maintenanceReason(m))
+	}
+	for _, s := range services {
+		file, ok := m.Services[s.Config.Name]
+		if !ok {
+			continue
+		}
+		why := maintenanceReason(file)
+		if len(services) > 1 {
+			why += "; the VIP is that of " + others(services, s) + " too"
+		}
+		asked(file.Since, why)
+	}
+	if !p.obs.Stopping.IsZero() {
+		asked(p.obs.Stopping, "lb4d is stopping")
 	}
 	return since, reason
+}
+
+// others names the services besides one.
+func others(services []Service, but Service) string {
+	var names []string
+	for _, s := range services {
+		if s.Config.Name != but.Config.Name {
+			names = append(names, s.Config.Name)
+		}
+	}
+	if n := len(names) - 3; n > 0 {
+		names = append(names[:3], fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(names, ", ")
+}
+
+// oneLine writes an error on one line.
+func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// Strays are the maintenance files of services that there are not.
+func Strays(cfg *config.Config, m maintenance.State) []string {
+	known := map[string]bool{}
+	for _, s := range cfg.Services {
+		known[s.Name] = true
+	}
+	var strays []string
+	for name := range m.Services {
+		if !known[name] {
+			strays = append(strays, name)
+		}
+	}
+	slices.Sort(strays)
+	return strays
 }
 
 // drain is the state of a VIP that somebody wants out: as long as drain_time

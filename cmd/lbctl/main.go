@@ -69,6 +69,7 @@ Long options take one dash or two.`,
 		return cmd.Help()
 	}
 	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client), resetCommand(client),
+		disableCommand(client), enableCommand(client),
 		explainCommand(client), planCommand(client), versions)
 
 	root.SetArgs(doubleDash(root, args))

@@ -61,16 +61,7 @@ func (p *page) alerts(st *control.Status) {
 		p.say(red, "RELOAD REFUSED", fmt.Sprintf("%s ago: %s; the configuration loaded %s ago stays in force",
 			p.since(c.ErrorAt), c.Error, p.since(c.Loaded)))
 	}
-	if m := st.Maintenance; m.Present {
-		line := fmt.Sprintf("%s has been there for %s", m.Path, p.since(m.Since))
-		if m.Reason != "" {
-			line += ": " + m.Reason
-		}
-		p.say(yellow, "MAINTENANCE", line)
-	}
-	if m := st.Maintenance; m.Error != "" {
-		p.say(red, "MAINTENANCE FILE", m.Path+" cannot be examined: "+m.Error)
-	}
+	p.maintenance(st.Maintenance)
 	p.draining(st.VIPs)
 	p.drained(st.Members)
 	p.warnings(st.Members)
@@ -80,6 +71,51 @@ func (p *page) alerts(st *control.Status) {
 	}
 	if len(st.Errors) > 0 {
 		p.say(plain, "", "what failed is tried again with each pass")
+	}
+}
+
+// maintenance tells of the files that keep VIPs from being announced.
+func (p *page) maintenance(m control.Maintenance) {
+	line := func(f control.ServiceMaintenance) string {
+		s := fmt.Sprintf("%s has been there for %s", f.Path, p.since(f.Since))
+		if f.By != "" {
+			s += ", by " + f.By
+		}
+		if !f.Until.IsZero() {
+			s += fmt.Sprintf(", for another %s", duration(f.Until.Sub(p.now)))
+		}
+		if f.HeldUntil.After(p.now) {
+			s += fmt.Sprintf(" (gone just now; it comes and goes, so it counts for another %s)", duration(f.HeldUntil.Sub(p.now)))
+		}
+		if f.Reason != "" {
+			s += ": " + f.Reason
+		}
+		return s
+	}
+	if m.Present {
+		p.say(yellow, "MAINTENANCE", line(control.ServiceMaintenance{
+			Path: m.Path, Since: m.Since, Reason: m.Reason, Until: m.Until, By: m.By, HeldUntil: m.HeldUntil,
+		}))
+	}
+	if m.Error != "" {
+		p.say(red, "MAINTENANCE FILE", m.Path+" cannot be examined: "+m.Error)
+	}
+	for i, s := range m.Services {
+		if i == maxDrained {
+			p.say(yellow, "MAINTENANCE", fmt.Sprintf("and of %d more services", len(m.Services)-i))
+			break
+		}
+		if s.Unknown {
+			p.say(red, "MAINTENANCE FILE", s.Path+" names no service and does nothing")
+		} else {
+			p.say(yellow, "MAINTENANCE", line(s))
+		}
+		if s.Error != "" {
+			p.say(red, "MAINTENANCE FILE", s.Path+" cannot be examined: "+s.Error)
+		}
+	}
+	if m.ServicesError != "" {
+		p.say(red, "MAINTENANCE FILE", m.ServicesError)
 	}
 }
 

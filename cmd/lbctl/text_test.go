@@ -67,6 +67,11 @@ func worst() *control.Status {
 		v.Reason = "maintenance file /etc/lb/disable (" + st.Maintenance.Reason + ")"
 	}
 	st.VIPs[0].Announced, st.VIPs[0].State = true, "draining"
+	st.Maintenance.By, st.Maintenance.Until = "zoe", at.Add(25*time.Minute)
+	st.Maintenance.Services = []control.ServiceMaintenance{
+		{Service: "mail", Path: "/etc/lb/disable.d/mail", Since: at.Add(-time.Minute), HeldUntil: at.Add(4 * time.Second)},
+		{Service: "wwww", Path: "/etc/lb/disable.d/wwww", Since: at.Add(-time.Minute), Unknown: true},
+	}
 	st.VIPs[0].Drain = &control.VIPDrain{Phase: "draining", Deadline: at.Add(3 * time.Second), PacketsPerSecond: 120.4}
 	st.VIPs[1].Drain = &control.VIPDrain{Phase: "lingering", Withdrawn: at.Add(-time.Second), LatePackets: 1}
 	st.VIPs[1].Reason, st.VIPs[1].HeldUntil = "held down until 2024-05-17T03:14:00Z, because its checks have failed 4 times; lbctl reset 2001:db8::c633:6401 ends that", at.Add(75*time.Second)
