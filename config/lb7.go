@@ -190,6 +190,7 @@ func (c *LB7) Parts() string {
 		{"agent_check", c.AgentCheck != nil},
 		{"haproxy", c.HAProxy != nil},
 		{"backend", len(c.Backends) > 0},
+		{"directory", len(c.Directories) > 0},
 	} {
 		if p.on {
 			parts = append(parts, p.name)

@@ -33,6 +33,8 @@ type LB7Status struct {
 	Records    []Record    `json:"records"`
 	Backends   []Backend   `json:"backends"`
 
+	Directories []Directory `json:"directories,omitempty"`
+
 	// Errors are what is not as it should be; each is tried again.
 	Errors   []string    `json:"errors,omitempty"`
 	Counters LB7Counters `json:"counters"`
@@ -227,6 +229,10 @@ type LB7Requests struct {
 	Sessions func(context.Context, SessionsRequest) (*HostDrainAnswer, error)
 	// Confirm accepts a list that is held back.
 	Confirm func(context.Context, ConfirmRequest) (*ConfirmAnswer, error)
+	// DirectoryLookup tells where a host is, and asks the directory service
+	// where that is not known; DirectoryForget forgets it.
+	DirectoryLookup func(context.Context, DirectoryRequest) (*DirectoryAnswer, error)
+	DirectoryForget func(context.Context, DirectoryRequest) (*DirectoryForgotten, error)
 }
 
 // HostDrainRequest is the body of POST /v1/host/drain and, empty, of POST
@@ -273,6 +279,7 @@ func lb7Routes(mux *http.ServeMux, r *LB7Requests) {
 	mux.HandleFunc("POST /v1/host/undrain", serveQuestion(r.Undrain))
 	mux.HandleFunc("POST /v1/host/sessions", serveQuestion(r.Sessions))
 	mux.HandleFunc("POST /v1/confirm", serveQuestion(r.Confirm))
+	directoryRoutes(mux, r)
 }
 
 // HostDrain asks lb7d to drain its host.

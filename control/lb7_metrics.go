@@ -90,6 +90,9 @@ func (e emitter) lb7(st *LB7Status) {
 	for i := range st.Backends {
 		e.backend(&st.Backends[i])
 	}
+	for i := range st.Directories {
+		e.directory(&st.Directories[i], st.Updated)
+	}
 }
 
 func (e emitter) record(r *Record, st *LB7Status) {

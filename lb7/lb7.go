@@ -11,6 +11,7 @@
 //	            asks the source while it has the lease and writes the record;
 //	            for each back end a worker (worker.go), which keeps HAProxy and
 //	            the include file equal to the back end's share
+//	directories.go the back ends of hosts, looked up at run time
 package lb7
 
 import (
@@ -76,6 +77,7 @@ type Daemon struct {
 	agent    *agentPart
 	haproxy  *haproxyPart
 	backends *backendsPart
+	lookups  *directoriesPart
 	parts    []part // all of them, in the order in which they are changed
 
 	control  *control.Server
@@ -118,7 +120,8 @@ func start(ctx context.Context, opts Options, cfg *config.LB7) (*Daemon, error) 
 	d.agent = &agentPart{log: d.log}
 	d.backends = newBackends(ctx, d.log, d.poke)
 	d.haproxy = &haproxyPart{log: d.log, ctx: ctx, changed: d.poke, restarted: d.backends.wakeAll, agent: d.agent}
-	d.parts = []part{d.agent, d.haproxy, d.backends}
+	d.lookups = &directoriesPart{log: d.log, ctx: ctx, changed: d.poke}
+	d.parts = []part{d.agent, d.haproxy, d.backends, d.lookups}
 
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w: create it for the user that runs lb7d, or set state_dir to another", err)
@@ -126,7 +129,8 @@ func start(ctx context.Context, opts Options, cfg *config.LB7) (*Daemon, error) 
 	var err error
 	d.control, err = control.Listen(control.Options{
 		Socket: cfg.Control.Socket, Group: cfg.Control.Group, Version: opts.Version, Log: d.log,
-		LB7: &control.LB7Requests{Drain: d.drain, Undrain: d.undrain, Sessions: d.sessions, Confirm: d.confirm},
+		LB7: &control.LB7Requests{Drain: d.drain, Undrain: d.undrain, Sessions: d.sessions, Confirm: d.confirm,
+			DirectoryLookup: d.lookups.lookup, DirectoryForget: d.lookups.forget},
 	})
 	if err != nil {
 		return nil, err

@@ -39,7 +39,11 @@ func child(text string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	return d.Run(ctx)
+	l, err := Listen(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx, l)
 }
 
 // spawn runs lb7d's part as a process and waits until HAProxy sends misses to

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -155,7 +156,7 @@ type Directory struct {
 	calls   *rate.Limiter
 	asking  chan struct{} // a place for each call that misses may have open
 	poke    chan struct{} // wakes the keeper
-	started time.Time
+	kept    chan struct{} // closed when the keeper has ended
 
 	mu       sync.Mutex
 	table    *table
@@ -192,7 +193,7 @@ func New(cfg Config, log *slog.Logger) (*Directory, error) {
 		calls:   rate.NewLimiter(rate.Limit(cfg.CallRate), cfg.CallRate),
 		asking:  make(chan struct{}, cfg.MaxCalls),
 		poke:    make(chan struct{}, 1),
-		started: time.Now(),
+		kept:    make(chan struct{}),
 		table:   newTable(cfg.TTL),
 		none:    newMemo(maxMemo),
 		failed:  newMemo(maxMemo),
@@ -211,19 +212,19 @@ func New(cfg Config, log *slog.Logger) (*Directory, error) {
 	return d, nil
 }
 
-// Run keeps the map and serves misses until ctx ends; then it lets requests
-// that pass through end, for up to drain, and writes the map's file. It fails
-// only where it cannot listen.
-func (d *Directory) Run(ctx context.Context) error {
-	l, err := d.listen()
-	if err != nil {
-		return err
-	}
-	k := newKeeper(d)
-	k.adopt(ctx)
+// Run keeps the map and serves misses on l until ctx ends; then it writes the
+// map's file, and lets requests that pass through go on for a while. It closes
+// l, and fails only where l does.
+func (d *Directory) Run(ctx context.Context, l net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.serve(ctx, l) })
-	g.Go(func() error { k.run(ctx); return nil })
+	g.Go(func() error {
+		defer close(d.kept)
+		k := newKeeper(d)
+		k.adopt(ctx)
+		k.run(ctx)
+		return nil
+	})
 	g.Go(func() error { d.refresh(ctx); return nil })
 	if d.cfg.BulkURL != "" {
 		g.Go(func() error { d.bulk(ctx); return nil })
@@ -231,23 +232,53 @@ func (d *Directory) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// listen opens the listener for misses. A socket file that a process before
-// this one left behind is taken away; one that somebody serves is not.
-func (d *Directory) listen() (net.Listener, error) {
-	network, addr, err := network(d.cfg.Listen)
+// Kept is closed when Run no longer writes the map nor the file, so that
+// another directory may: requests can be passing through for longer.
+func (d *Directory) Kept() <-chan struct{} { return d.kept }
+
+// Listen opens a listener for misses. A socket file that a process before this
+// one left behind is taken away; one that somebody serves is not.
+func Listen(address string) (net.Listener, error) {
+	network, addr, err := network(address)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listening for misses: %w", err)
 	}
 	if network == "unix" {
 		if err := removeStale(addr); err != nil {
-			return nil, fmt.Errorf("listening for misses of directory %s: %w", d.cfg.Name, err)
+			return nil, fmt.Errorf("listening for misses: %w", err)
 		}
 	}
 	l, err := net.Listen(network, addr)
 	if err != nil {
-		return nil, fmt.Errorf("listening for misses of directory %s: %w", d.cfg.Name, err)
+		return nil, fmt.Errorf("listening for misses: %w", err)
 	}
 	return l, nil
+}
+
+// Share makes a second listener of l, which has connections of its own from
+// when l is closed on: a directory with another configuration takes over
+// without a connection refused between the two.
+func Share(l net.Listener) (net.Listener, error) {
+	var file *os.File
+	var err error
+	switch l := l.(type) {
+	case *net.TCPListener:
+		file, err = l.File()
+	case *net.UnixListener:
+		l.SetUnlinkOnClose(false)
+		file, err = l.File()
+	default:
+		return nil, fmt.Errorf("sharing the listener at %s: it is a %T", l.Addr(), l)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sharing the listener at %s: %w", l.Addr(), err)
+	}
+	defer file.Close()
+	second, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("sharing the listener at %s: %w", l.Addr(), err)
+	}
+	return second, nil
 }
 
 // Ready tells whether misses are served and the map has been read.

@@ -233,7 +233,11 @@ func (s *site) run() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- dir.Run(ctx) }()
+	l, err := Listen(s.cfg.Listen)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	go func() { ended <- dir.Run(ctx, l) }()
 	var once sync.Once
 	s.stop = func() {
 		once.Do(func() {

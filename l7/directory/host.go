@@ -10,8 +10,8 @@ import (
 // final dot).
 const maxHost = 253
 
-// errHost tells that a Host header names nothing that a directory could know.
-var errHost = errors.New("not a host's name")
+// ErrHost tells that a Host header names nothing that a directory could know.
+var ErrHost = errors.New("not a host's name")
 
 // hostOf reads a Host header as HAProxy's "host_only,lower" does, so that the
 // name found here is the key that HAProxy looks up, and refuses what is no name:
@@ -38,16 +38,16 @@ func checkHost(host string) error {
 	}
 	switch {
 	case host == "":
-		return fmt.Errorf("%w: it is empty", errHost)
+		return fmt.Errorf("%w: it is empty", ErrHost)
 	case len(host) > maxHost:
-		return fmt.Errorf("%w: %q... has %d bytes, more than %d", errHost, quoted, len(host), maxHost)
+		return fmt.Errorf("%w: %q... has %d bytes, more than %d", ErrHost, quoted, len(host), maxHost)
 	}
 	label, digits := 0, true // of the label at hand
 	for i := range len(host) {
 		switch b := host[i]; {
 		case b == '.':
 			if label == 0 || host[i-1] == '-' {
-				return fmt.Errorf("%w: %q has a label that is empty or ends in a hyphen", errHost, quoted)
+				return fmt.Errorf("%w: %q has a label that is empty or ends in a hyphen", ErrHost, quoted)
 			}
 			label, digits = 0, true
 			continue
@@ -57,17 +57,17 @@ func checkHost(host string) error {
 		case b == '-' && label > 0:
 			digits = false
 		default:
-			return fmt.Errorf("%w: %q has %q at byte %d", errHost, quoted, b, i+1)
+			return fmt.Errorf("%w: %q has %q at byte %d", ErrHost, quoted, b, i+1)
 		}
 		if label++; label > 63 {
-			return fmt.Errorf("%w: %q has a label of more than 63 bytes", errHost, quoted)
+			return fmt.Errorf("%w: %q has a label of more than 63 bytes", ErrHost, quoted)
 		}
 	}
 	switch {
 	case label == 0 || host[len(host)-1] == '-':
-		return fmt.Errorf("%w: %q has a label that is empty or ends in a hyphen", errHost, quoted)
+		return fmt.Errorf("%w: %q has a label that is empty or ends in a hyphen", ErrHost, quoted)
 	case digits:
-		return fmt.Errorf("%w: %q is an address or a number", errHost, quoted)
+		return fmt.Errorf("%w: %q is an address or a number", ErrHost, quoted)
 	}
 	return nil
 }

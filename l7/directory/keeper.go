@@ -127,6 +127,7 @@ func (k *keeper) run(ctx context.Context) {
 func (k *keeper) pass(ctx context.Context) {
 	d := k.d
 	d.mu.Lock()
+	d.now.seen = time.Now()
 	waiting := d.now.waiting // what they wait for is marked already
 	d.now.waiting = nil
 	due := !k.known || d.compare || time.Since(k.metAt) >= look

@@ -126,7 +126,7 @@ func (d *Directory) route(w http.ResponseWriter, r *http.Request) (backend strin
 		d.count.Refused++
 		d.mu.Unlock()
 	}
-	bad := errors.Is(err, errHost)
+	bad := errors.Is(err, ErrHost)
 	switch {
 	case err == nil:
 		return backend, true

@@ -67,6 +67,7 @@ type state struct {
 	leftOut   int // hosts of the bulk list beyond max_entries
 	bulkAt    time.Time
 	filledAt  time.Time
+	seen      time.Time    // the keeper's latest pass
 	waiting   []chan error // those who wait for the next pass of the keeper
 }
 
@@ -98,8 +99,10 @@ type Status struct {
 	AnsweredAt time.Time `json:"answered_at,omitzero"`
 	BulkAt     time.Time `json:"bulk_at,omitzero"`
 	// Wrong is the latest answer that was not taken, and why.
-	Wrong    string    `json:"wrong,omitempty"`
-	WrongAt  time.Time `json:"wrong_at,omitzero"`
+	Wrong   string    `json:"wrong,omitempty"`
+	WrongAt time.Time `json:"wrong_at,omitzero"`
+	// Seen is when the map was last looked after.
+	Seen     time.Time `json:"seen"`
 	Counters Counters  `json:"counters"`
 }
 
@@ -112,7 +115,7 @@ func (d *Directory) Status() Status {
 		Name: d.cfg.Name, Map: d.cfg.Map, Listen: d.cfg.Listen, Max: d.cfg.MaxEntries,
 		Hosts: len(d.table.entries), InMap: d.now.entries, Unknown: d.none.order.Len(),
 		Asking: len(d.pending), Open: d.now.open,
-		AnsweredAt: d.service.okAt, BulkAt: d.now.bulkAt, Wrong: d.now.wrong, WrongAt: d.now.wrongAt, Counters: d.count,
+		AnsweredAt: d.service.okAt, BulkAt: d.now.bulkAt, Wrong: d.now.wrong, WrongAt: d.now.wrongAt, Seen: d.now.seen, Counters: d.count,
 	}
 	s.Stale, s.Oldest = d.table.ages(now)
 	problem := func(text string) {
