@@ -76,6 +76,9 @@ func summary(st *control.LB7Status) string {
 		}
 		say("%d of %d servers of %s take requests", running, servers, plural(n, "back end"))
 	}
+	for _, d := range st.Directories {
+		say("directory %s: %s", d.Name, d.State)
+	}
 	if n := len(st.Errors); n > 0 {
 		say("%s", plural(n, "fault"))
 	}

@@ -59,6 +59,13 @@ Long options take one dash or two.`,
 	root.SetErr(stderr)
 	root.PersistentFlags().StringVar(&socket, "socket", control.DefaultSocket, "`path` of the unix socket on which lb4d listens")
 	client := func() *control.Client { return control.NewClient(socket) }
+	// lb7d has a socket of its own, unless one was named.
+	lb7 := func() *control.Client {
+		if !root.PersistentFlags().Changed("socket") {
+			return control.NewLB7Client("")
+		}
+		return control.NewLB7Client(socket)
+	}
 	asked := false
 	root.Flags().BoolVar(&asked, "version", false, "the same as the command version")
 	versions := versionCommand(client)
@@ -70,7 +77,7 @@ Long options take one dash or two.`,
 	}
 	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client), resetCommand(client),
 		disableCommand(client), enableCommand(client),
-		explainCommand(client), planCommand(client), versions)
+		explainCommand(client), planCommand(client), directoryCommand(lb7), versions)
 
 	root.SetArgs(doubleDash(root, args))
 	err := root.ExecuteContext(ctx)
