@@ -154,7 +154,7 @@ func (b *bout) killed(ctx context.Context, t *Trial) (mercy, error) {
 }
 
 // upgraded replaces the programs and restarts them one by one, as the packages
-// of a distribution do.
+// of a distribution do. lb4d is told to hand over, as its unit does.
 func (b *bout) upgraded(ctx context.Context, t *Trial) (mercy, error) {
 	h, names := b.Topology.ByRole(RoleLB4)[0].Name, b.Topology.balancers()
 	return mercy{}, b.do(ctx, &t.React, deed{
@@ -164,7 +164,7 @@ func (b *bout) upgraded(ctx context.Context, t *Trial) (mercy, error) {
 				if err := b.replace(h, name); err != nil {
 					return err
 				}
-				if err := b.Restart(h, name); err != nil {
+				if err := b.succeed(ctx, h, name); err != nil {
 					return err
 				}
 			}
@@ -172,6 +172,29 @@ func (b *bout) upgraded(ctx context.Context, t *Trial) (mercy, error) {
 		},
 		seen: b.again, came: againWords,
 	})
+}
+
+// succeed has the next process of a program take over from the one that runs.
+func (b *bout) succeed(ctx context.Context, host, process string) error {
+	if b.Topology.Balancer != LB4D {
+		return b.Restart(host, process)
+	}
+	p, _, err := b.find(host, process)
+	if err != nil {
+		return err
+	}
+	if err := p.signal(syscall.SIGUSR2); err != nil {
+		return fmt.Errorf("handing over on %s: %w", host, err)
+	}
+	for end := time.Now().Add(stopTimeout); time.Now().Before(end); {
+		if pid, _, _ := p.state(); pid == 0 {
+			return b.Start(host, process)
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("handing over on %s: %s has not ended after %v", host, process, stopTimeout)
 }
 
 // replace puts another file in the place of a process's program, for its next

@@ -49,14 +49,14 @@ func (b *bout) history(ctx context.Context, t *Trial, length int) (mercy, error)
 	// New requests had nowhere to go for as long as it lasted.
 	m.newFor = time.Since(m.from)
 
-	same, err := b.sameTables(ctx)
+	difference, err := b.difference(ctx)
 	if err != nil {
 		return m, err
 	}
-	if same {
+	if difference == "" {
 		t.note("every LB4 has the same table")
 	} else {
-		t.note("the LB4s' tables differ")
+		t.note("the LB4s' tables differ: %s", difference)
 		t.fail("the LB4 hosts' tables differ")
 	}
 	t.note("lost with their LB7: flows of %s", strings.Join(slices.Sorted(maps.Keys(m.lost)), ", "))
@@ -140,65 +140,83 @@ func (p *past) hold() (release func() error, err error) {
 	}, errors.Join(errs...)
 }
 
-// sameTables tells whether all LB4 hosts come to have the same table: by the
-// fingerprints that lb4d shows, or by a look at the kernel's lists.
-func (b *bout) sameTables(ctx context.Context) (bool, error) {
+// difference waits until all LB4 hosts have the same table, as long as for any
+// other event, and returns one in which they differ: by the fingerprints that
+// lb4d shows, or by a look at the kernel's lists.
+func (b *bout) difference(ctx context.Context) (string, error) {
 	look := b.lists
 	if b.Topology.Balancer == LB4D {
 		look = b.fingerprints
 	}
-	for end := time.Now().Add(3 * time.Second); ; {
-		var first string
-		same := true
+	for end := time.Now().Add(waitForEvent); ; {
+		var first []string
+		difference := ""
 		for i, h := range b.Topology.ByRole(RoleLB4) {
-			table, err := look(ctx, h.Name)
+			lines, err := look(ctx, h.Name)
 			if err != nil {
-				return false, err
+				return "", err
+			}
+			if len(lines) == 0 {
+				difference = h.Name + " has none"
 			}
 			if i == 0 {
-				first = table
+				first = lines
+				continue
 			}
-			same = same && table == first && table != ""
+			for n := range max(len(lines), len(first)) {
+				if a, b := lineAt(first, n), lineAt(lines, n); a != b {
+					difference = fmt.Sprintf("%q on the first, %q on %s", a, b, h.Name)
+					break
+				}
+			}
 		}
-		if same || time.Now().After(end) {
-			return same, nil
+		if difference == "" || time.Now().After(end) {
+			return difference, nil
 		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
-			return false, err
+			return "", err
 		}
 	}
 }
 
+// lineAt is a line, or nothing where there are fewer.
+func lineAt(lines []string, n int) string {
+	if n < len(lines) {
+		return lines[n]
+	}
+	return ""
+}
+
 // fingerprints are what lb4d shows of its tables, one service a line; empty
 // where it cannot tell.
-func (l *Lab) fingerprints(ctx context.Context, host string) (string, error) {
+func (l *Lab) fingerprints(ctx context.Context, host string) ([]string, error) {
 	out, err := l.Exec(ctx, host, "lbctl", "status", "-o", "json")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	var st control.Status
 	if err := json.Unmarshal(out, &st); err != nil {
-		return "", fmt.Errorf("reading the status of %s: %w", host, err)
+		return nil, fmt.Errorf("reading the status of %s: %w", host, err)
 	}
 	var lines []string
 	for _, s := range st.Services {
 		for _, t := range s.Tables {
 			if t.Fingerprint == "" {
-				return "", nil
+				return nil, nil
 			}
 			lines = append(lines, t.Service()+" "+t.Fingerprint)
 		}
 	}
 	slices.Sort(lines)
-	return strings.Join(lines, "\n"), nil
+	return lines, nil
 }
 
 // lists are the kernel's destinations in their order with their weights: what
 // the Maglev table is made of.
-func (l *Lab) lists(_ context.Context, host string) (string, error) {
+func (l *Lab) lists(_ context.Context, host string) ([]string, error) {
 	table, err := l.IPVS(host)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	var lines []string
 	for _, d := range table {
@@ -210,7 +228,7 @@ func (l *Lab) lists(_ context.Context, host string) (string, error) {
 		vipB, _, _ := strings.Cut(b, " ")
 		return strings.Compare(vipA, vipB)
 	})
-	return strings.Join(lines, "\n"), nil
+	return lines, nil
 }
 
 // readNet reads a file below /proc/net as a host sees it.

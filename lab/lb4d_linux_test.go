@@ -133,8 +133,14 @@ func (b *bed) forwarding(host string) string {
 
 func (b *bed) status(host string) *control.Status {
 	b.t.Helper()
+	return b.parse([]byte(b.run(host, "lbctl", "status", "-o", "json")))
+}
+
+// parse reads what lbctl status -o json has written.
+func (b *bed) parse(text []byte) *control.Status {
+	b.t.Helper()
 	var st control.Status
-	if err := json.Unmarshal([]byte(b.run(host, "lbctl", "status", "-o", "json")), &st); err != nil {
+	if err := json.Unmarshal(text, &st); err != nil {
 		b.t.Fatal(err)
 	}
 	return &st

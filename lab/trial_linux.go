@@ -31,7 +31,10 @@ type bout struct {
 	*stage
 	flows int
 	// noise is what a busy machine may add to the times that are promised.
-	noise  time.Duration
+	noise time.Duration
+	// stall is when a user without a byte gives up, where an event has no
+	// time of its own.
+	stall  time.Duration
 	rng    *rand.Rand
 	trials Trials
 }
@@ -42,6 +45,7 @@ func (l *Lab) newBout(out io.Writer, flows int, seed uint64) *bout {
 	return &bout{
 		stage:  &stage{Lab: l, out: out, start: time.Now()},
 		flows:  flows,
+		stall:  stallAfter,
 		rng:    rand.New(rand.NewPCG(seed, 0)),
 		trials: Trials{Balancer: l.Topology.Balancer, Started: time.Now(), Flows: flows, Seed: seed},
 	}
@@ -62,7 +66,7 @@ type act struct {
 	trial Trial // its name and what is allowed
 	// kinds are the downloads; all the same where nil.
 	kinds []load.Kind
-	// stall is when a user without a byte gives up; stallAfter where 0.
+	// stall is when a user without a byte gives up; the bout's where 0.
 	stall time.Duration
 	// quiet leaves out the new requests.
 	quiet bool
@@ -80,7 +84,7 @@ func (b *bout) measure(ctx context.Context, a act) error {
 		kinds = []load.Kind{load.Hold(b.flows, holdRamp)}
 	}
 	if a.stall == 0 {
-		a.stall = stallAfter
+		a.stall = b.stall
 	}
 	if err := b.settle(ctx); err != nil {
 		return err
@@ -103,7 +107,9 @@ func (b *bout) measure(ctx context.Context, a act) error {
 	b.tell("downloads in flight: %s", counts(carried(b.traffic.Snapshot())))
 	m, err := a.play(ctx, &t)
 	if err == nil {
-		err = pause(ctx, a.stall+500*time.Millisecond)
+		// What was lost for long has stalled by then; this is for what the
+		// last deed broke.
+		err = pause(ctx, min(a.stall, b.stall)+500*time.Millisecond)
 	}
 	if err != nil {
 		b.traffic.kill()

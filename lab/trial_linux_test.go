@@ -26,8 +26,8 @@ func TestTrials(t *testing.T) {
 		}
 	})
 	const seed = 11
-	b := l.newBout(progress{t}, 60, seed)
-	b.noise = 3 * time.Second
+	b := l.newBout(progress{t}, 40, seed)
+	b.noise, b.stall = 3*time.Second, 4*time.Second
 	for _, a := range b.acts() {
 		switch a.trial.Name {
 		case "LB7 drained, and back", "balancer restarted", "balancer upgraded":
