@@ -63,6 +63,11 @@ func TestKernelDriftRepaired(t *testing.T) {
 			t.Errorf("%s: %q, want %q", command, got, want)
 		}
 	}
+	// The kernel makes addresses up for a sit device (addrconf.c, add_v4_addrs),
+	// unless it is told not to.
+	if got := run(t, "ip -br -6 address show dev "+sit); strings.Contains(got, "::") {
+		t.Errorf("addresses that nobody asked for: %s", got)
+	}
 	for _, spoil := range []string{
 		"ip link delete " + ipip,
 		"ip link delete " + sit,
@@ -81,6 +86,8 @@ func TestKernelDriftRepaired(t *testing.T) {
 		"ip address delete 198.51.100.1/32 dev lb-vips",
 		"ip address delete 2001:db8:1::1/128 dev lb-vips",
 		"ip address add 198.51.100.99/32 dev lb-vips",
+		"ip route delete local 198.51.100.2 dev lb-vips table local",
+		"ip -6 route delete local 2001:db8:1::1 dev lb-vips table local",
 		"ip fou del port 6080",
 		"ip -6 fou del port 6080",
 		"sysctl -q -w net.ipv4.conf.uplink.arp_ignore=0",

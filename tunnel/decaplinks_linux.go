@@ -117,20 +117,23 @@ func (d *Decapsulator) applyTunnels(listed []foundTunnel, w desired, changes *[]
 	for _, c := range done {
 		*changes = append(*changes, "set "+c.String())
 	}
+	do(raiseTunnel)
 	for _, e := range wanted {
 		if !failed[e.name()] {
 			errs = append(errs, d.anchor(e, w.anchor, changes))
 		}
 	}
-	do(raiseTunnel)
 	return errors.Join(errs...)
 }
 
-// anchor gives a device the address of one VIP, and takes others away. A packet
-// that comes in by a device without any IPv4 address passes no reverse path
-// filter, not even the loose one (fib_frontend.c, __fib_validate_source, no_addr),
-// and "all" may have one that is not ours to change. The VIP is local already,
-// so that one more of it says nothing new.
+// anchor gives a device the address of one VIP. A packet that comes in by a device
+// without any IPv4 address passes no reverse path filter, not even the loose one
+// (fib_frontend.c, __fib_validate_source, no_addr), and "all" may have one that is
+// not ours to change. The VIP is local already, so that one more of it says
+// nothing new.
+//
+// Other addresses are taken away: for sit the kernel makes one up,
+// ::192.0.2.139/96, whenever the device is set up (addrconf.c, add_v4_addrs).
 func (d *Decapsulator) anchor(e endpoint, wanted netip.Addr, changes *[]string) error {
 	fail := func(err error) error {
 		return fmt.Errorf("giving device %s the address %s: %w", e.name(), wanted, explain(err))
@@ -139,7 +142,7 @@ func (d *Decapsulator) anchor(e endpoint, wanted netip.Addr, changes *[]string) 
 	if err != nil {
 		return fail(err)
 	}
-	listed, err := d.host.handle.AddrList(link, netlink.FAMILY_V4)
+	listed, err := d.host.handle.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fail(err)
 	}
@@ -147,7 +150,7 @@ func (d *Decapsulator) anchor(e endpoint, wanted netip.Addr, changes *[]string) 
 	for _, l := range listed {
 		addr, _ := netip.AddrFromSlice(l.IP)
 		addr = addr.Unmap()
-		if bits, _ := l.Mask.Size(); addr == wanted && bits == addr.BitLen() && l.Scope == unix.RT_SCOPE_HOST {
+		if bits, _ := l.Mask.Size(); addr == wanted && e.kind != kindSIT && bits == addr.BitLen() && l.Scope == unix.RT_SCOPE_HOST {
 			there = true
 			continue
 		}

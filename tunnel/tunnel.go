@@ -31,6 +31,27 @@
 // not set here, because only the operator knows whether such neighbours have
 // another way. IPv6 has no such case: a neighbour solicitation is answered for
 // addresses of the device that it comes in on, and no others.
+//
+// On an LB7 it is set, since there nobody may find a VIP but through the LB4
+// hosts; and arp_announce with it, or the router that an answer goes to would be
+// asked for its address in the name of the VIP, and learn from the question.
+//
+// # What an LB7 decapsulates
+//
+// A device of its own, named lb-KIND-DIGEST, for each kind of inner packet and
+// each address that is sent to, or each LB4 host that may send:
+//
+//	ipip     IPv4 in IPv4: ipip; IPv6 in IPv4: sit
+//	ip6ip6   both in IPv6: ip6tnl of mode any
+//	gue      a UDP port that takes the outer header off, and the devices above
+//	gre      both in IPv4: gre; both in IPv6: ip6gre
+//
+// The kernel's own devices that take in from and to any address (tunl0, sit0 and
+// the like) are left alone, and so are those that others made.
+//
+// So that nobody has to make fragments, or to say that a packet is too large, the
+// routes of the main table get an advmss that leaves room for the outer header:
+// it is the MSS in an answer to a user's SYN.
 package tunnel
 
 import (
