@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"lb4d/lab/load"
 )
 
@@ -154,7 +152,7 @@ func (b *bout) killed(ctx context.Context, t *Trial) (mercy, error) {
 }
 
 // upgraded replaces the programs and restarts them one by one, as the packages
-// of a distribution do. lb4d is told to hand over, as its unit does.
+// of a distribution do. lb4d is told to hand over, and started by its supervisor.
 func (b *bout) upgraded(ctx context.Context, t *Trial) (mercy, error) {
 	h, names := b.Topology.ByRole(RoleLB4)[0].Name, b.Topology.balancers()
 	return mercy{}, b.do(ctx, &t.React, deed{
@@ -188,7 +186,7 @@ func (b *bout) succeed(ctx context.Context, host, process string) error {
 	}
 	for end := time.Now().Add(stopTimeout); time.Now().Before(end); {
 		if pid, _, _ := p.state(); pid == 0 {
-			return b.Start(host, process)
+			return errors.Join(pause(ctx, restartAfter), b.Start(host, process))
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return err
@@ -288,7 +286,7 @@ func (l *Lab) plugIn(h *Host, up bool) error {
 	for i := range h.Links {
 		port, err := ether.LinkByName(portName(h.Name, i))
 		if err == nil {
-			err = set(netlink.Link(port))
+			err = set(port)
 		}
 		if err != nil {
 			return fmt.Errorf("plugging %s in or out: %w", h.Name, err)
