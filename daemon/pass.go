@@ -97,7 +97,7 @@ func (d *Daemon) pass() (again time.Time) {
 		note(d.peers.SetPeers(peersOf(d.cfg)))
 	}
 	// After the routes, which must not wait for it.
-	d.probe(waiting, note)
+	errs = append(errs, d.probe(waiting)...)
 
 	d.tally(announced)
 	again = d.follow(decision.Next, vips)

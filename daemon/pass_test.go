@@ -48,7 +48,8 @@ type world struct {
 	peersNow      []bgp.PeerStatus
 	sessions      int // how many times the peers were set
 	// failMarks fails the listing of the services of marks.
-	failMarks error
+	failMarks   error
+	marksListed int
 	// given are the checks that the observer was given.
 	given map[health.Target]health.Check
 	// sysctlNow are the sysctls that are not as on any host; faults are the

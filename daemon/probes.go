@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"lb4d/config"
 	"lb4d/health"
@@ -28,6 +29,12 @@ type probing struct {
 	left l4.Table
 	// given is what the observer was given last; nil: nothing yet.
 	given map[health.Target]health.Check
+	// compared is when all of it was last compared with the kernel, for the
+	// configuration cfg.
+	compared time.Time
+	cfg      *config.Config
+	// errs are what failed then.
+	errs []error
 }
 
 // probe makes the way of the checks that go through the tunnel, as far as it is
@@ -35,11 +42,28 @@ type probing struct {
 // the service of its mark is in the kernel, since it would be answered by
 // whichever member IPVS chooses.
 //
-// It ends each pass. While the first answers are waited for, it alone writes to
+// It ends each pass, and compares with the kernel about once a second: it asks
+// for each member, while changes of the members come in bursts and make passes of
+// their own.
+//
+// While the first answers are waited for, it alone writes to
 // the kernel, and nothing that a user's packet could meet: the VIPs that are
 // probed become local, because a packet of this host needs a route, and the
 // routers do not send users' packets for them as long as they are not announced.
-func (d *Daemon) probe(waiting bool, note func(error)) {
+func (d *Daemon) probe(waiting bool) []error {
+	if d.probing.cfg != d.cfg || time.Since(d.probing.compared) >= resync/2 {
+		d.probing.cfg, d.probing.compared, d.probing.errs = d.cfg, time.Now(), nil
+		d.lead(waiting, func(err error) {
+			if err != nil {
+				d.probing.errs = append(d.probing.errs, err)
+			}
+		})
+	}
+	return d.probing.errs
+}
+
+// lead is what probe does about once a second. What fails goes to note.
+func (d *Daemon) lead(waiting bool, note func(error)) {
 	targets := plan.Targets(d.cfg)
 	led := map[health.Target]tunnel.Probe{}
 	for target, check := range targets {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lb4d/health"
@@ -17,6 +18,7 @@ import (
 )
 
 func (w *world) ListMarks(first, last uint32) (l4.Table, error) {
+	w.marksListed++
 	if w.failMarks != nil {
 		return nil, w.failMarks
 	}
@@ -124,6 +126,12 @@ func (w *world) throughs() string {
 	return strings.Join(lines, "\n")
 }
 
+// later is a pass after a second.
+func later(d *Daemon) {
+	time.Sleep(resync)
+	d.pass()
+}
+
 const straightThrough = `
 192.0.2.139 to 198.51.100.1 from 192.0.2.132 with mark 1279393792, overhead 20
 192.0.2.140 to 198.51.100.1 from 192.0.2.132 with mark 1279393793, overhead 20
@@ -132,120 +140,125 @@ const straightThrough = `
 // TestProbes: what the checks need is there before the first of them, is kept,
 // is put right, and is undone at the end and no sooner.
 func TestProbes(t *testing.T) {
-	cfg := parse(t, tunnelConfig)
-	w, d := newWorld(t, cfg)
+	synctest.Test(t, func(t *testing.T) {
+		cfg := parse(t, tunnelConfig)
+		w, d := newWorld(t, cfg)
 
-	d.pass()
-	expect(t, "before the checks have answered", w.since(), led)
-	expect(t, "checks", w.throughs(), straightThrough)
-	if w.status.State != "starting" {
-		t.Errorf("state %q, want starting", w.status.State)
-	}
-	d.pass()
-	expect(t, "again", w.since(), "")
+		later(d)
+		expect(t, "before the checks have answered", w.since(), led)
+		expect(t, "checks", w.throughs(), straightThrough)
+		if w.status.State != "starting" {
+			t.Errorf("state %q, want starting", w.status.State)
+		}
+		later(d)
+		expect(t, "again", w.since(), "")
 
-	w.are(cfg, health.Up)
-	d.pass()
-	expect(t, "all up", w.since(), strings.Replace(built, "add address 198.51.100.1/32 to lb-vips\n", "", 1))
+		w.are(cfg, health.Up)
+		later(d)
+		expect(t, "all up", w.since(), strings.Replace(built, "add address 198.51.100.1/32 to lb-vips\n", "", 1))
 
-	// Another process, after this one was killed.
-	_, next := newWorld(t, cfg)
-	next.health, next.table, next.host, next.sysctls = observed{w}, w, w, d.sysctls
-	next.routes, next.peers, next.show = w, w, d.show
-	var err error
-	if next.memory, err = recall(filepath.Dir(d.memory.path)); err != nil {
-		t.Fatal(err)
-	}
-	w.given = nil
-	next.pass()
-	expect(t, "after kill -9 and start", w.since(), "")
-	expect(t, "checks after kill -9 and start", w.throughs(), straightThrough)
+		// Another process, after this one was killed.
+		_, next := newWorld(t, cfg)
+		next.health, next.table, next.host, next.sysctls = observed{w}, w, w, d.sysctls
+		next.routes, next.peers, next.show = w, w, d.show
+		var err error
+		if next.memory, err = recall(filepath.Dir(d.memory.path)); err != nil {
+			t.Fatal(err)
+		}
+		w.given = nil
+		later(next)
+		expect(t, "after kill -9 and start", w.since(), "")
+		expect(t, "checks after kill -9 and start", w.throughs(), straightThrough)
 
-	// ipvsadm -C; sysctl -w
-	w.tableNow = slices.DeleteFunc(w.tableNow, func(s l4.Service) bool { return s.FWMark != 0 })
-	w.sysctlNow[acceptLocal] = "0"
-	next.pass()
-	expect(t, "what another hand took", w.since(), strings.Replace(led, "add address 198.51.100.1/32 to lb-vips\n", "", 1))
+		// ipvsadm -C; sysctl -w
+		w.tableNow = slices.DeleteFunc(w.tableNow, func(s l4.Service) bool { return s.FWMark != 0 })
+		w.sysctlNow[acceptLocal] = "0"
+		later(next)
+		expect(t, "what another hand took", w.since(), strings.Replace(led, "add address 198.51.100.1/32 to lb-vips\n", "", 1))
 
-	// The table that users' packets meet stays.
-	forwarding := slices.Clone(w.tableNow[:1])
-	next.leave()
-	expect(t, "the end", w.since(), `
+		// The table that users' packets meet stays.
+		forwarding := slices.Clone(w.tableNow[:1])
+		next.leave()
+		expect(t, "the end", w.since(), `
 delete service fwmark 1279393792
 delete service fwmark 1279393793
 net.ipv4.conf.uplink.accept_local = 0 (was 1)
 `)
-	if len(w.tableNow) != 1 || w.tableNow[0].Key != forwarding[0].Key || len(w.addresses) != 1 {
-		t.Errorf("left are the table %v and the addresses %v, want the VIP with its service", w.tableNow, w.addresses)
-	}
-	if m, err := recall(filepath.Dir(d.memory.path)); err != nil || m.marks != 0 || len(m.borrowed) != 0 {
-		t.Errorf("the state file has marks from %d and sysctls %v (%v), want none", m.marks, m.borrowed, err)
-	}
+		if len(w.tableNow) != 1 || w.tableNow[0].Key != forwarding[0].Key || len(w.addresses) != 1 {
+			t.Errorf("left are the table %v and the addresses %v, want the VIP with its service", w.tableNow, w.addresses)
+		}
+		if m, err := recall(filepath.Dir(d.memory.path)); err != nil || m.marks != 0 || len(m.borrowed) != 0 {
+			t.Errorf("the state file has marks from %d and sysctls %v (%v), want none", m.marks, m.borrowed, err)
+		}
+	})
 }
 
 // TestProbesOfAReload: checks that cease to go through the tunnel leave nothing
 // of it, a value that somebody set meanwhile stays, and another tool's mark does.
 func TestProbesOfAReload(t *testing.T) {
-	cfg := parse(t, tunnelConfig)
-	w, d := newWorld(t, cfg)
-	w.are(cfg, health.Up)
-	foreign := l4.Service{Key: l4.MarkKey(7, false), Scheduler: "rr"}
-	w.tableNow = append(w.tableNow, foreign)
-	d.pass()
-	w.since()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := parse(t, tunnelConfig)
+		w, d := newWorld(t, cfg)
+		w.are(cfg, health.Up)
+		foreign := l4.Service{Key: l4.MarkKey(7, false), Scheduler: "rr"}
+		w.tableNow = append(w.tableNow, foreign)
+		later(d)
+		w.since()
 
-	// The first member goes, a third comes: the second one's service stays.
-	d.cfg = parse(t, strings.Replace(tunnelConfig, `members = ["192.0.2.139", `, `members = ["192.0.2.150", `, 1))
-	w.are(d.cfg, health.Up)
-	d.pass()
-	for line := range strings.Lines(w.since()) {
-		if strings.Contains(line, "fwmark") && strings.Contains(line, fmt.Sprint(mark2)) {
-			t.Errorf("done: %s", line)
+		// The first member goes, a third comes: the second one's service stays.
+		d.cfg = parse(t, strings.Replace(tunnelConfig, `members = ["192.0.2.139", `, `members = ["192.0.2.150", `, 1))
+		w.are(d.cfg, health.Up)
+		later(d)
+		for line := range strings.Lines(w.since()) {
+			if strings.Contains(line, "fwmark") && strings.Contains(line, fmt.Sprint(mark2)) {
+				t.Errorf("done: %s", line)
+			}
 		}
-	}
-	if got := w.throughs(); !strings.Contains(got, fmt.Sprintf("192.0.2.140 to 198.51.100.1 from 192.0.2.132 with mark %d,", mark2)) ||
-		!strings.Contains(got, fmt.Sprintf("192.0.2.150 to 198.51.100.1 from 192.0.2.132 with mark %d,", mark1)) {
-		t.Errorf("checks:\n%s", got)
-	}
+		if got := w.throughs(); !strings.Contains(got, fmt.Sprintf("192.0.2.140 to 198.51.100.1 from 192.0.2.132 with mark %d,", mark2)) ||
+			!strings.Contains(got, fmt.Sprintf("192.0.2.150 to 198.51.100.1 from 192.0.2.132 with mark %d,", mark1)) {
+			t.Errorf("checks:\n%s", got)
+		}
 
-	// The VIP goes, another comes: it is local before it is probed.
-	d.cfg = parse(t, strings.Replace(tunnelConfig, "198.51.100.1", "198.51.100.2", 1))
-	w.are(d.cfg, health.Unknown)
-	d.pass()
-	if !slices.Contains(w.addresses, netip.MustParseAddr("198.51.100.2")) || !strings.Contains(w.throughs(), "to 198.51.100.2 ") {
-		t.Errorf("addresses %v, checks:\n%s", w.addresses, w.throughs())
-	}
-	w.since()
+		// The VIP goes, another comes: it is local before it is probed.
+		d.cfg = parse(t, strings.Replace(tunnelConfig, "198.51.100.1", "198.51.100.2", 1))
+		w.are(d.cfg, health.Unknown)
+		later(d)
+		if !slices.Contains(w.addresses, netip.MustParseAddr("198.51.100.2")) || !strings.Contains(w.throughs(), "to 198.51.100.2 ") {
+			t.Errorf("addresses %v, checks:\n%s", w.addresses, w.throughs())
+		}
+		w.since()
 
-	w.sysctlNow[acceptLocal] = "2"
-	d.cfg = parse(t, strings.Replace(leastConfig, "198.51.100.1", "198.51.100.2", 1))
-	w.given = nil
-	d.pass()
-	got := w.since()
-	if strings.Count(got, "delete service fwmark") != 2 || strings.Contains(got, acceptLocal) {
-		t.Errorf("done:\n%s\nwant two services of marks deleted, and no sysctl set back that somebody has set", got)
-	}
-	expect(t, "checks", w.throughs(), "192.0.2.139 directly\n192.0.2.140 directly")
-	if !slices.ContainsFunc(w.tableNow, func(s l4.Service) bool { return s.Key == foreign.Key }) {
-		t.Error("another tool's service of a mark was removed")
-	}
+		w.sysctlNow[acceptLocal] = "2"
+		d.cfg = parse(t, strings.Replace(leastConfig, "198.51.100.1", "198.51.100.2", 1))
+		w.given = nil
+		later(d)
+		got := w.since()
+		if strings.Count(got, "delete service fwmark") != 2 || strings.Contains(got, acceptLocal) {
+			t.Errorf("done:\n%s\nwant two services of marks deleted, and no sysctl set back that somebody has set", got)
+		}
+		expect(t, "checks", w.throughs(), "192.0.2.139 directly\n192.0.2.140 directly")
+		if !slices.ContainsFunc(w.tableNow, func(s l4.Service) bool { return s.Key == foreign.Key }) {
+			t.Error("another tool's service of a mark was removed")
+		}
+	})
 }
 
 // TestProbesOfOtherMarks: a start with another check_mark takes away the
 // services that an earlier process left.
 func TestProbesOfOtherMarks(t *testing.T) {
-	cfg := parse(t, tunnelConfig)
-	w, d := newWorld(t, cfg)
-	w.are(cfg, health.Up)
-	d.pass()
-	w.since()
-	d.cfg = parse(t, "check_mark = 500\n"+tunnelConfig)
-	var err error
-	if d.memory, err = recall(filepath.Dir(d.memory.path)); err != nil {
-		t.Fatal(err)
-	}
-	d.pass()
-	expect(t, "with another check_mark", w.since(), `
+	synctest.Test(t, func(t *testing.T) {
+		cfg := parse(t, tunnelConfig)
+		w, d := newWorld(t, cfg)
+		w.are(cfg, health.Up)
+		later(d)
+		w.since()
+		d.cfg = parse(t, "check_mark = 500\n"+tunnelConfig)
+		var err error
+		if d.memory, err = recall(filepath.Dir(d.memory.path)); err != nil {
+			t.Fatal(err)
+		}
+		later(d)
+		expect(t, "with another check_mark", w.since(), `
 delete service fwmark 1279393792
 delete service fwmark 1279393793
 add service fwmark 500 scheduler rr
@@ -253,9 +266,10 @@ add destination fwmark 500 -> 192.0.2.139:0 weight 1 ipip
 add service fwmark 501 scheduler rr
 add destination fwmark 501 -> 192.0.2.140:0 weight 1 ipip
 `)
-	if err := needsRestart(cfg, d.cfg); err == nil || !strings.Contains(err.Error(), "check_mark: cannot change from 1279393792 to 500") {
-		t.Errorf("a reload with another check_mark: %v", err)
-	}
+		if err := needsRestart(cfg, d.cfg); err == nil || !strings.Contains(err.Error(), "check_mark: cannot change from 1279393792 to 500") {
+			t.Errorf("a reload with another check_mark: %v", err)
+		}
+	})
 }
 
 // TestProbesWithoutAWay: a check without a way fails in words, and is never made
@@ -293,37 +307,65 @@ func TestProbesWithoutAWay(t *testing.T) {
 		}, errUnserved.Error(), ""},
 		{"the table cannot be read", func(w *world) { w.failMarks = errors.New("no buffer space") }, "no buffer space", ""},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			w, d := newWorld(t, cfg)
 			tt.fail(w)
-			d.pass()
+			later(d)
 			if got := fault(w, "192.0.2.139"); got != tt.first {
-				t.Errorf("at the start: fault %q, want %q", got, tt.first)
+				t.Errorf("%s, at the start: fault %q, want %q", tt.name, got, tt.first)
 			}
 			if len(w.status.Errors) == 0 {
-				t.Error("the status tells of no error")
+				t.Errorf("%s: the status tells of no error", tt.name)
+			}
+			told := slices.Clone(w.status.Errors)
+			d.pass()
+			if !slices.Equal(w.status.Errors, told) || strings.Contains(w.log.String(), "pass complete again") {
+				t.Errorf("%s: a pass at once tells of the errors %q, the one before of %q", tt.name, w.status.Errors, told)
 			}
 			w.failMarks, w.failApply, w.faults = nil, nil, nil
-			d.pass()
+			later(d)
 			if got := fault(w, "192.0.2.139"); got != "" || len(w.status.Errors) > 0 {
-				t.Errorf("when it is over: fault %q, errors %q", got, w.status.Errors)
+				t.Errorf("%s, when it is over: fault %q, errors %q", tt.name, got, w.status.Errors)
 			}
 			tt.fail(w)
-			d.pass()
+			later(d)
 			if got := fault(w, "192.0.2.139"); got != tt.then {
-				t.Errorf("later: fault %q, want %q", got, tt.then)
+				t.Errorf("%s, later: fault %q, want %q", tt.name, got, tt.then)
 			}
 		})
 	}
 
-	t.Run("the service is taken away and cannot be added again", func(t *testing.T) {
+	// The service is taken away and cannot be added again.
+	synctest.Test(t, func(t *testing.T) {
 		w, d := newWorld(t, cfg)
-		d.pass()
+		later(d)
 		w.tableNow = nil
 		w.failApply = func(l4.Op) error { return errors.New("no") }
-		d.pass()
+		later(d)
 		if got := fault(w, "192.0.2.139"); got != errUnserved.Error() {
 			t.Errorf("fault %q, want %q", got, errUnserved)
+		}
+	})
+}
+
+// TestProbesInABurst: the kernel is asked for the ways about once a second, and
+// at once where the configuration is another.
+func TestProbesInABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := newWorld(t, parse(t, tunnelConfig))
+		later(d) // lists before and after
+		w.marksListed = 0
+		for range 10 {
+			time.Sleep(resync / 10)
+			d.pass()
+		}
+		if w.marksListed != 2 {
+			t.Errorf("in a second with ten passes the services were listed %d times, want twice", w.marksListed)
+		}
+		d.cfg = parse(t, leastConfig)
+		d.pass()
+		if got := w.throughs(); !strings.Contains(got, "192.0.2.139 directly") {
+			t.Errorf("the pass after a reload left the checks as they were:\n%s", got)
 		}
 	})
 }
@@ -368,7 +410,7 @@ func TestWarning(t *testing.T) {
 			w.statuses[target] = st
 		}
 	}
-	d.pass()
+	later(d)
 	m := w.status.Members[0]
 	if m.State != "up" || m.Weight != 1 || m.Warning != "full-size packets get lost" || m.FullSize != "failed" || m.CheckedVIP != "198.51.100.1" {
 		t.Errorf("status shows %+v", m)
