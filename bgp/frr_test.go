@@ -20,6 +20,12 @@ type frr struct{ *neighbour }
 // startFRR starts FRR with a configuration of bgpd.
 func startFRR(t *testing.T, config string, here, there []string) *frr {
 	t.Helper()
+	return startFRRWith(t, false, config, here, there)
+}
+
+// startFRRWith starts FRR, with its BFD daemon or without.
+func startFRRWith(t *testing.T, bfd bool, config string, here, there []string) *frr {
+	t.Helper()
 	need(t, "FRR (package frr)", frrPrograms+"zebra", frrPrograms+"bgpd", "vtysh")
 	f := &frr{startNeighbour(t, here, there)}
 	// Both give root up.
@@ -40,6 +46,10 @@ func startFRR(t *testing.T, config string, here, there []string) *frr {
 	}
 	f.start(t, frrPrograms+"zebra", common("zebra", "")...)
 	f.answers(t, "zebra", "show interface", there...)
+	if bfd {
+		f.start(t, frrPrograms+"bfdd", append(common("bfdd", ""), "--bfdctl", f.path("bfdd.sock"))...)
+		f.answers(t, "bfdd", "show bfd peers json", "[")
+	}
 	f.start(t, frrPrograms+"bgpd", common("bgpd", `
 debug bgp updates in
 router bgp `+config)...)

@@ -119,7 +119,7 @@ func (c *checker) bfd(raw *rawBFD) *BFD {
 	return &BFD{
 		Interval:   c.duration(raw.interval, defaultBFDInterval, minBFDInterval, maxBFDInterval),
 		Multiplier: int(c.integer(raw.multiplier, defaultBFDMultiplier, minBFDMultiplier, maxBFDMultiplier)),
-		Hops:       int(c.integer(raw.hops, 1, 1, maxMultihop)),
+		Multihop:   raw.multihop.value,
 	}
 }
 

@@ -132,9 +132,9 @@ type BFD struct {
 	Interval time.Duration
 	// Multiplier is how many of them in a row may be lost.
 	Multiplier int
-	// Hops is how many hops away the peer may be; 1: on a connected network,
-	// which is RFC 5881. More is RFC 5883.
-	Hops int
+	// Multihop: there may be routers in between, which is RFC 5883; without, the
+	// peer is on a connected network, which is RFC 5881.
+	Multihop bool
 }
 
 // Secret is a string that no log line, error or dump shows.

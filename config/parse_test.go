@@ -118,7 +118,7 @@ local_preference = 1
 prepend = 1
 next_hops = ["192.0.2.1", "2001:db8::1"]
 community = { anycast = "65000:7", site-1 = "65000:1:100" }
-peer.b = { address = "2001:db8::b", port = 1179, as = 65001, hold_time = "9s", graceful_restart = "4095s", multihop = 255, ttl_security = false, families = ["ipv6"], siblings = true, prefix_limit = 0, bfd = { interval = "50ms", multiplier = 50, hops = 3 }, communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
+peer.b = { address = "2001:db8::b", port = 1179, as = 65001, hold_time = "9s", graceful_restart = "4095s", multihop = 255, ttl_security = false, families = ["ipv6"], siblings = true, prefix_limit = 0, bfd = { interval = "50ms", multiplier = 50, multihop = true }, communities = [], med = 0, prepend = 16, next_hops = ["2001:db8::2"] }
 peer.a = { address = "192.0.2.250", passive = true, source_address = "192.0.2.3", local_preference = 50, large_communities = ["site-1"], bfd = {} }
 
 [pool."lb7.eu"]
@@ -218,13 +218,13 @@ flags = []
 				{
 					Name: "a", Address: netip.MustParseAddr("192.0.2.250"), Port: 179, AS: 4200000000,
 					HoldTime: 90 * time.Second, GracefulRestart: 2 * time.Minute, Multihop: 3, TTLSecurity: true, Passive: true, Source: netip.MustParseAddr("192.0.2.3"),
-					PrefixLimit: 5, BFD: &BFD{Interval: 300 * time.Millisecond, Multiplier: 3, Hops: 1},
+					PrefixLimit: 5, BFD: &BFD{Interval: 300 * time.Millisecond, Multiplier: 3},
 					IPv4: true, IPv6: true, Attributes: a,
 				},
 				{
 					Name: "b", Address: netip.MustParseAddr("2001:db8::b"), Port: 1179, AS: 65001,
 					HoldTime: 9 * time.Second, GracefulRestart: 4095 * time.Second, Multihop: 255, IPv6: true, Attributes: b,
-					Siblings: true, BFD: &BFD{Interval: 50 * time.Millisecond, Multiplier: 50, Hops: 3},
+					Siblings: true, BFD: &BFD{Interval: 50 * time.Millisecond, Multiplier: 50, Multihop: true},
 				},
 			},
 		},

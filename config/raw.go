@@ -163,14 +163,14 @@ type rawBFD struct {
 	table
 	interval   text
 	multiplier number
-	hops       number
+	multihop   boolean
 }
 
 func (r *rawBFD) fields() []field {
 	return []field{
 		{"interval", &r.interval, `"300ms"`},
 		{"multiplier", &r.multiplier, "3"},
-		{"hops", &r.hops, "1"},
+		{"multihop", &r.multihop, "true"},
 	}
 }
 
