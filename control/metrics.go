@@ -139,6 +139,9 @@ var (
 	peerIgnored   = counter("peer_ignored_prefixes_total", "Announcements of other prefixes in this session; nothing of them is kept.", "peer", "address")
 	peerMalformed = counter("peer_malformed_updates_total", "UPDATE messages in this session that could not be read to their end.", "peer", "address")
 	peerOver      = gauge("peer_prefix_limit_exceeded", "1 after the peer has announced more different prefixes in this session than prefix_limit.", "peer", "address")
+	peerBFD       = gauge("peer_bfd_up", "1 while BFD finds the way to the peer whole; there only for peers with BFD.", "peer", "address")
+	peerBFDFailed = counter("peer_bfd_failures_total", "How often BFD has found the way to the peer broken, which ends the BGP session.", "peer", "address")
+	peerBFDFlaps  = gauge("peer_bfd_flapping", "1 after the way to the peer has broken three times within five minutes, until there are five without.", "peer", "address")
 	peerInfo      = gauge("peer_info", "The peer's AS number; always 1.", "peer", "address", "as")
 )
 
@@ -321,6 +324,11 @@ func (e emitter) peer(p *Peer) {
 	e.put(peerIgnored, float64(p.Received.Ignored), p.Name, p.Address)
 	e.put(peerMalformed, float64(p.Received.Malformed), p.Name, p.Address)
 	e.put(peerOver, truth(p.Received.OverLimit), p.Name, p.Address)
+	if b := p.BFD; b != nil {
+		e.put(peerBFD, truth(b.State == "up"), p.Name, p.Address)
+		e.put(peerBFDFailed, float64(b.Failures), p.Name, p.Address)
+		e.put(peerBFDFlaps, truth(b.Flapping), p.Name, p.Address)
+	}
 	e.put(peerInfo, 1, p.Name, p.Address, strconv.FormatUint(uint64(p.AS), 10))
 }
 

@@ -60,7 +60,7 @@ func fixture() *Status {
 		Members: []Member{member, down, draining, unknown},
 		Peers: []Peer{
 			{Name: "rr1", Address: "192.0.2.254", AS: 65000, State: "established", Since: at.Add(-time.Hour), Advertised: 2, GracefulRestartAsked: 60, GracefulRestart: 60, Received: Received{Paths: 3, Ignored: 70000, Malformed: 1, OverLimit: true}},
-			{Name: "rr2", Address: "2001:db8::fe", AS: 4200000000, State: "active", LastError: "connection refused"},
+			{Name: "rr2", Address: "2001:db8::fe", AS: 4200000000, State: "active", LastError: "connection refused", BFD: &BFD{State: "down", Failures: 3, Flapping: true}},
 		},
 		Errors: []string{"adding service 198.51.100.1:80/tcp: operation not permitted"},
 		Counters: Counters{

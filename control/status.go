@@ -271,6 +271,26 @@ type Peer struct {
 	LastError            string `json:"last_error,omitempty"`
 	// Received is what came from the peer in this session.
 	Received Received `json:"received"`
+	// BFD is how the way to the peer is watched; nil: by the hold time alone.
+	BFD *BFD `json:"bfd,omitempty"`
+}
+
+// BFD is the session that watches the way to a peer.
+type BFD struct {
+	// State is down, init or up; Remote is what the peer last told of itself,
+	// admindown where it has told nothing.
+	State  string    `json:"state"`
+	Remote string    `json:"remote_state"`
+	Since  time.Time `json:"since"`
+	// IntervalMillis is from one packet of ours to the next, at most.
+	// DetectionMillis is how long the peer may be silent; 0: it is not there.
+	IntervalMillis  float64 `json:"interval_ms"`
+	DetectionMillis float64 `json:"detection_ms"`
+	// Failures counts how often the way broke. Flapping: three times within five
+	// minutes, until there are five without.
+	Failures  uint64 `json:"failures"`
+	Flapping  bool   `json:"flapping"`
+	LastError string `json:"last_error,omitempty"`
 }
 
 // Received is what came from a peer.

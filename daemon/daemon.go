@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lb4d/bfd"
 	"lb4d/bgp"
 	"lb4d/config"
 	"lb4d/control"
@@ -119,6 +120,13 @@ type siblings interface {
 	Siblings() []bgp.Sibling
 }
 
+// ways are the ways to the peers, watched by BFD. A test replaces them.
+type ways interface {
+	SetPeers([]bfd.Peer) error
+	Peers() []bfd.Status
+	Close()
+}
+
 // Daemon is one running lb4d.
 type Daemon struct {
 	opts    Options
@@ -135,6 +143,7 @@ type Daemon struct {
 	routes      routes
 	peers       peers
 	siblings    siblings
+	detect      ways
 	speaker     *bgp.Speaker // all three of them; nil in a test
 	control     *control.Server
 	show        func(*control.Status) // publishes
@@ -259,6 +268,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 		return nil, err
 	}
 	d.routes, d.peers, d.siblings = d.speaker, d.speaker, d.speaker
+	d.detect = bfd.Start(d.log, d.speaker.DropBFDDown, d.poke)
 	d.health = health.New(d.log, d.poke)
 	ok = true
 	return d, nil
@@ -290,6 +300,10 @@ func (d *Daemon) close() {
 		if err := d.speaker.Close(ctx); err != nil {
 			d.log.Warn("BGP speaker not closed in order", "err", err)
 		}
+	}
+	if d.detect != nil {
+		// After the sessions, so that none ends by it.
+		d.detect.Close()
 	}
 	if d.control != nil {
 		d.control.Close()

@@ -86,6 +86,7 @@ func (d *Daemon) pass() (again time.Time) {
 		// The routes stand before the first session is up, so that the peers'
 		// first view is the whole one.
 		note(d.peers.SetPeers(peersOf(d.cfg)))
+		note(d.detect.SetPeers(waysOf(d.cfg)))
 		d.settled = true
 		if d.readyDue && d.stopping.IsZero() {
 			d.readyDue = false
@@ -95,6 +96,7 @@ func (d *Daemon) pass() (again time.Time) {
 
 	if d.sessionsDue(late) {
 		note(d.peers.SetPeers(peersOf(d.cfg)))
+		note(d.detect.SetPeers(waysOf(d.cfg)))
 	}
 	// After the routes, which must not wait for it.
 	errs = append(errs, d.probe(waiting)...)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"lb4d/bfd"
 	"lb4d/bgp"
 	"lb4d/config"
 	"lb4d/control"
@@ -198,6 +199,13 @@ func (w *world) Peers() []bgp.PeerStatus { return w.peersNow }
 func (w *world) Watch([]netip.Addr)      {}
 func (w *world) Siblings() []bgp.Sibling { return w.siblingsNow }
 
+// unwatched are ways that nobody watches.
+type unwatched struct{}
+
+func (unwatched) SetPeers([]bfd.Peer) error { return nil }
+func (unwatched) Peers() []bfd.Status       { return nil }
+func (unwatched) Close()                    {}
+
 // observed is the world's observers.
 type observed struct{ *world }
 
@@ -249,7 +257,7 @@ func newWorld(t *testing.T, cfg *config.Config) (*world, *Daemon) {
 		log:  slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{ReplaceAttr: noTime})),
 		cfg:  cfg, wake: make(chan struct{}, 1), readyDue: true, started: time.Now(),
 		requests: make(chan request, maxRequests), ended: make(chan struct{}),
-		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w, siblings: w,
+		health: observed{w}, maintenance: watched{w}, table: w, host: w, routes: w, peers: w, siblings: w, detect: unwatched{},
 		sysctls: settings{w},
 		show:    func(st *control.Status) { w.status = st },
 	}

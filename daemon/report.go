@@ -270,6 +270,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 			Received: showReceived(p.Received), LastError: p.LastError,
 		})
 	}
+	showWays(st.Peers, d.detect.Peers())
 	st.Summary = summary(st, decision.Waiting)
 	if st.Summary != d.report.summary {
 		d.report.summary = st.Summary

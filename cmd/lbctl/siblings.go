@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"lb4d/control"
@@ -75,4 +76,25 @@ func (p *page) differing(vips []control.VIP) {
 	if names != nil {
 		p.say(red, "TABLES DIFFER", few(names)+": another LB4 host sends flows to other members; compare configurations and lbctl status on both")
 	}
+}
+
+// flapping tells of the peers to which the way breaks again and again.
+func (p *page) flapping(peers []control.Peer) {
+	for _, peer := range peers {
+		if peer.BFD != nil && peer.BFD.Flapping {
+			p.say(red, "BFD FLAPS", fmt.Sprintf("the way to %s has broken %d times, last: %s", peer.Name, peer.BFD.Failures, peer.BFD.LastError))
+		}
+	}
+}
+
+// way is the BFD session with a peer in one cell.
+func (p *page) way(b *control.BFD) cell {
+	if b == nil {
+		return text("-")
+	}
+	said := b.State + " " + p.since(b.Since)
+	if b.State != "up" && b.LastError != "" {
+		said += ": " + b.LastError
+	}
+	return coloured(said, stateColour(b.State))
 }

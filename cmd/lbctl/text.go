@@ -66,6 +66,7 @@ func (p *page) alerts(st *control.Status) {
 	p.drained(st.Members)
 	p.warnings(st.Members)
 	p.differing(st.VIPs)
+	p.flapping(st.Peers)
 	for _, e := range st.Errors {
 		p.say(red, "FAILED", e)
 	}
@@ -380,6 +381,10 @@ func (p *page) peers(peers []control.Peer) {
 	if asked {
 		t.header = slices.Insert(t.header, len(t.header)-1, "AT A RESTART")
 	}
+	watched := slices.ContainsFunc(peers, func(p control.Peer) bool { return p.BFD != nil })
+	if watched {
+		t.header = slices.Insert(t.header, len(t.header)-1, "BFD")
+	}
 	for _, peer := range peers {
 		row := []cell{text(peer.Name), text(peer.Address), number(strconv.FormatUint(uint64(peer.AS), 10)),
 			coloured(peer.State, stateColour(peer.State)), text(p.since(peer.Since)),
@@ -389,6 +394,9 @@ func (p *page) peers(peers []control.Peer) {
 		}
 		if asked {
 			row = slices.Insert(row, len(row)-1, text(restart(peer)))
+		}
+		if watched {
+			row = slices.Insert(row, len(row)-1, p.way(peer.BFD))
 		}
 		t.add(row...)
 	}

@@ -118,6 +118,10 @@ func TestRenderGolden(t *testing.T) {
 	third := control.Sibling{NextHop: "192.0.2.134", Since: at.Add(-time.Minute), State: "draining", Tables: "differ"}
 	sibling.VIPs[0].Siblings, sibling.VIPs[0].SiblingsKnown, sibling.VIPs[0].TablesDiffer = []control.Sibling{other, third}, "all", true
 	sibling.VIPs[1].Siblings, sibling.VIPs[1].SiblingsKnown = []control.Sibling{other6}, "some"
+	watched := base()
+	watched.Peers[0].BFD = &control.BFD{State: "up", Remote: "up", Since: at.Add(-2 * time.Minute), IntervalMillis: 300, DetectionMillis: 900, Failures: 3, Flapping: true, LastError: "nothing heard for 900ms"}
+	watched.Peers[1].BFD = &control.BFD{State: "down", Since: at.Add(-time.Hour), LastError: "sending: network is unreachable"}
+	watched.Peers = append(watched.Peers, control.Peer{Name: "rr3", Address: "192.0.2.252", State: "connect"})
 	alone := base()
 	for i := range alone.VIPs {
 		alone.VIPs[i].SiblingsKnown = "none"
@@ -144,6 +148,7 @@ func TestRenderGolden(t *testing.T) {
 		"standby":         {standby, terminal{}},
 		"fingerprints":    {flows, terminal{}},
 		"fingerprints-40": {flows, terminal{is: true, width: 40}},
+		"bfd":             {watched, terminal{}},
 		"siblings":        {sibling, terminal{}},
 		"siblings-colour": {sibling, terminal{is: true, width: 100, colour: true}},
 		"siblings-none":   {alone, terminal{}},
