@@ -50,7 +50,6 @@ type client struct {
 func newClient(url, bulk string, conns int) *client {
 	return &client{url: url, bulk: bulk, http: &http.Client{
 		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
 			MaxConnsPerHost:        conns,
 			MaxIdleConnsPerHost:    conns,
 			IdleConnTimeout:        30 * time.Second,

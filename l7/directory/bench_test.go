@@ -86,7 +86,7 @@ func race(b *testing.B, row *rows, s *site, lua string, names []string, pods map
 	// all of them.
 	var luaRate, handRate, ourRate []float64
 	var luaN, luaCalls, ourCalls int64
-	for range 5 {
+	for range 7 {
 		luaCalls += calls(func() {
 			n, rate := saturate(b, lua, names, 2*time.Second)
 			luaN, luaRate = luaN+n, append(luaRate, rate)

@@ -365,3 +365,16 @@ func (l *logBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// newForTest is a directory that nobody runs.
+func newForTest(t testing.TB) *Directory {
+	t.Helper()
+	d, err := New(Config{
+		Name: "pods", URL: "http://127.0.0.1:1/{host}", Map: "/m", Socket: "/s", Listen: "127.0.0.1:1", Forward: "/f",
+		Timeout: time.Second, TTL: time.Minute, NegativeTTL: time.Minute, MaxEntries: 10, MaxCalls: 1, CallRate: 1, MaxRequests: 1,
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}

@@ -33,7 +33,7 @@ func readFile(path string) (func(yield func(host, backend string) bool), error) 
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := renameio.WriteFile(path, []byte(head), 0o644); err != nil {
+		if err := renameio.WriteFile(path, []byte(head), 0o644, renameio.WithStaticPermissions(0o644)); err != nil {
 			return none, fmt.Errorf("making the map's file %s: %w", path, err)
 		}
 		return none, nil
@@ -78,8 +78,9 @@ func (k *keeper) keepFile(now bool) {
 	}
 	start := time.Now()
 	d.mu.Lock()
-	pairs := d.table.sorted()
+	pairs := d.table.pairs()
 	d.mu.Unlock()
+	sortPairs(pairs)
 	text := fileText(pairs)
 	var err error
 	wrote := false
@@ -87,7 +88,7 @@ func (k *keeper) keepFile(now bool) {
 		k.written, _ = os.ReadFile(d.cfg.Map) // as a process before this one left it
 	}
 	if !bytes.Equal(text, k.written) {
-		if err = renameio.WriteFile(d.cfg.Map, text, 0o644); err == nil {
+		if err = renameio.WriteFile(d.cfg.Map, text, 0o644, renameio.WithStaticPermissions(0o644)); err == nil {
 			k.written, wrote = text, true
 		}
 	}

@@ -2,11 +2,11 @@ package directory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"lb4d/l7/runtime"
@@ -23,12 +23,6 @@ const (
 	// known hosts ask for, so that an old HAProxy process that serves out its
 	// last connections does not cause one a second.
 	compareRest = 5 * time.Second
-	// single is how many lines are changed or deleted one by one: HAProxy looks
-	// at each line for one of them. More than that, and the whole map is given
-	// anew at one stroke.
-	single = 32
-	// bulkAdd is from how many lines on additions travel as payloads.
-	bulkAdd = 64
 )
 
 // keeper brings HAProxy's map in line with the table. It alone writes the map,
@@ -259,15 +253,12 @@ func (k *keeper) read(ctx context.Context) error {
 	return nil
 }
 
-// backends reads what an answer may name, unless the configuration says so,
-// and has hosts asked for again whose back end is gone. A back end with a
-// server that is our own listener is left out: an answer that names it would
-// send requests round in a circle.
+// backends reads which back ends HAProxy has, and forgets hosts whose back end
+// it does not have. An answer may name those that the configuration lists, or
+// any where it lists none. A back end with a server that is our own listener is
+// left out: an answer that names it would send requests round in a circle.
 func (k *keeper) backends(ctx context.Context) error {
 	d := k.d
-	if len(d.cfg.Backends) > 0 {
-		return nil
-	}
 	names, err := d.haproxy.ShowBackends(ctx)
 	if err != nil {
 		return err
@@ -287,8 +278,20 @@ func (k *keeper) backends(ctx context.Context) error {
 			}
 		}
 	}
+	var missing []string
+	for _, b := range slices.Concat(d.cfg.Backends, []string{d.cfg.DefaultBackend}) {
+		if b != "" && !known[b] && !slices.Contains(missing, b) {
+			missing = append(missing, b)
+		}
+	}
+	if len(d.cfg.Backends) > 0 {
+		maps.DeleteFunc(known, func(name string, _ bool) bool { return !slices.Contains(d.cfg.Backends, name) })
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.now.missing = ""; len(missing) > 0 {
+		d.now.missing = "HAProxy has no back end " + strings.Join(missing, ", ") + ", or one that leads to lb7d itself"
+	}
 	d.backends = known
 	var gone []string
 	for host, e := range d.table.entries {
@@ -306,152 +309,10 @@ func (k *keeper) backends(ctx context.Context) error {
 	return nil
 }
 
-// makeRoom forgets the least recently used hosts beyond max_entries, a few
-// more than needed, because taking lines out of a large map is dear and a full
-// map would pay that for each new host.
-func (k *keeper) makeRoom(ctx context.Context) {
-	d := k.d
-	d.mu.Lock()
-	over := len(d.table.entries) - d.cfg.MaxEntries
-	d.mu.Unlock()
-	if over <= 0 {
-		return
-	}
-	d.readUsage(ctx, 5*time.Second)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	hosts := d.table.evict(len(d.table.entries) - d.cfg.MaxEntries + d.cfg.MaxEntries/64)
-	d.drop(hosts)
-	d.count.Evicted += uint64(len(hosts))
-}
-
-// write carries out what is marked. On an error the marks stay.
-func (k *keeper) write(ctx context.Context) error {
-	d := k.d
-	d.mu.Lock()
-	c := diff(d.dirty, k.shown, d.table.entries)
-	marked := d.dirty
-	d.dirty = map[string]struct{}{}
-	var all []pair
-	whole := k.twice || len(c.set)+len(c.del) > single
-	if whole {
-		all = d.table.sorted()
-	}
-	d.mu.Unlock()
-	if !whole && c.size() == 0 {
-		return nil
-	}
-	k.wantFile = firstOf(k.wantFile, time.Now())
-	var err error
-	if whole {
-		if err = d.haproxy.ReplaceMap(ctx, d.cfg.Map, lines(all)); err == nil {
-			k.shown, k.twice = make(map[string]string, len(all)), false
-			for _, p := range all {
-				k.shown[p.host] = p.backend
-			}
-		}
-	} else {
-		err = k.change(ctx, c)
-	}
-	now := time.Now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err != nil {
-		// What was carried out before the error is not known: read again.
-		maps.Copy(d.dirty, marked)
-		k.known = false
-		return err
-	}
-	d.count.Written += uint64(c.size())
-	for host := range marked {
-		if e := d.table.entries[host]; e != nil && k.shown[host] == e.backend {
-			e.written = now
-		}
-	}
-	return nil
-}
-
 // firstOf is a, or b where a is zero.
 func firstOf(a, b time.Time) time.Time {
 	if a.IsZero() {
 		return b
 	}
 	return a
-}
-
-// changes are what takes the map from what it is to what it should be.
-type changes struct {
-	del []string
-	set []pair
-	add []pair
-}
-
-func (c changes) size() int { return len(c.del) + len(c.set) + len(c.add) }
-
-// diff compares the marked hosts: what lookups find for each, and what they
-// should.
-func diff(marked map[string]struct{}, shown map[string]string, entries map[string]*entry) (c changes) {
-	for host := range marked {
-		is, there := shown[host]
-		switch e := entries[host]; {
-		case e == nil && there:
-			c.del = append(c.del, host)
-		case e != nil && !there:
-			c.add = append(c.add, pair{host, e.backend})
-		case e != nil && is != e.backend:
-			c.set = append(c.set, pair{host, e.backend})
-		}
-	}
-	return c
-}
-
-// change sends a few changes: deletions first, so that the map is never larger
-// than it may be.
-func (k *keeper) change(ctx context.Context, c changes) error {
-	file := k.d.cfg.Map
-	var commands []runtime.Command
-	var errs []error
-	put := func(cmd runtime.Command, err error) {
-		if err != nil {
-			errs = append(errs, err)
-			return
-		}
-		commands = append(commands, cmd)
-	}
-	for _, h := range c.del {
-		put(runtime.DelMap(file, h))
-	}
-	for _, p := range c.set {
-		put(runtime.SetMap(file, p.host, p.backend))
-	}
-	if len(c.add) < bulkAdd {
-		for _, p := range c.add {
-			put(runtime.AddMap(file, p.host, p.backend))
-		}
-	}
-	errs = append(errs, k.d.haproxy.Do(ctx, commands...)...)
-	if len(c.add) >= bulkAdd {
-		errs = append(errs, k.d.haproxy.FillMap(ctx, file, 0, lines(c.add)))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	for _, h := range c.del {
-		delete(k.shown, h)
-	}
-	for _, p := range slices.Concat(c.set, c.add) {
-		k.shown[p.host] = p.backend
-	}
-	return nil
-}
-
-// lines hands pairs over one by one.
-func lines(pairs []pair) func(yield func(host, backend string) bool) {
-	return func(yield func(string, string) bool) {
-		for _, p := range pairs {
-			if !yield(p.host, p.backend) {
-				return
-			}
-		}
-	}
 }

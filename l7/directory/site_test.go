@@ -170,6 +170,27 @@ func TestDefaultBackend(t *testing.T) {
 	}
 }
 
+// Where back ends are listed, an answer may name those alone, as far as HAProxy
+// has them.
+func TestListedBackends(t *testing.T) {
+	s := newSite(t, "old.example.org pod1\nlost.example.org nowhere\n", func(c *Config) {
+		c.Backends, c.DefaultBackend = []string{"pod0", "pod9"}, "misses"
+	})
+	s.book.set("a.example.org", "pod0")
+	s.book.set("b.example.org", "pod1")
+	s.book.set("c.example.org", "pod9")
+	s.run()
+	for host, want := range map[string]int{"a.example.org": 200, "b.example.org": 503, "c.example.org": 503} {
+		if status, _ := s.get(host); status != want {
+			t.Errorf("%s: %d, want %d", host, status, want)
+		}
+	}
+	s.wait("the map has what it may", func() bool { return cmp.Equal(s.lines(), map[string]string{"a.example.org": "pod0"}) })
+	if p := strings.Join(s.dir.Status().Problems, "; "); p != "HAProxy has no back end pod9, misses, or one that leads to lb7d itself" {
+		t.Errorf("problems: %s", p)
+	}
+}
+
 // A list of all hosts fills the map at the start, in one call.
 func TestBulk(t *testing.T) {
 	t.Parallel()

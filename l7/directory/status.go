@@ -56,6 +56,7 @@ func (h *Histogram) observe(d time.Duration) {
 // state is what the keeper and the listener found, for the status.
 type state struct {
 	haproxy   string // why the map cannot be kept; empty while it can
+	missing   string // back ends of the configuration that HAProxy lacks
 	file      string // why the file cannot be written
 	bulk      string // why the list of all hosts was not read
 	wrong     string // the latest wrong answer
@@ -64,6 +65,10 @@ type state struct {
 	forwardAt time.Time
 	open      int // requests passing through
 	entries   int // lines of HAProxy's map, as last known
+	stale     int // answers that are too old, and the time of the oldest,
+	oldest    time.Time
+	agesAt    time.Time // counted then, which took so long
+	agesTook  time.Duration
 	leftOut   int // hosts of the bulk list beyond max_entries
 	bulkAt    time.Time
 	filledAt  time.Time
@@ -117,7 +122,11 @@ func (d *Directory) Status() Status {
 		Asking: len(d.pending), Open: d.now.open,
 		AnsweredAt: d.service.okAt, BulkAt: d.now.bulkAt, Wrong: d.now.wrong, WrongAt: d.now.wrongAt, Seen: d.now.seen, Counters: d.count,
 	}
-	s.Stale, s.Oldest = d.table.ages(now)
+	if now.Sub(d.now.agesAt) > 100*d.now.agesTook {
+		d.now.stale, d.now.oldest = d.table.ages(now)
+		d.now.agesAt, d.now.agesTook = now, time.Since(now)
+	}
+	s.Stale, s.Oldest = d.now.stale, d.now.oldest
 	problem := func(text string) {
 		if text != "" {
 			s.Problems = append(s.Problems, text)
@@ -139,6 +148,7 @@ func (d *Directory) Status() Status {
 	} else if s.Stale > 0 {
 		problem(fmt.Sprintf("%d of %d answers are older than %s", s.Stale, s.Hosts, d.cfg.TTL))
 	}
+	problem(d.now.missing)
 	problem(d.gone.text())
 	problem(d.now.bulk)
 	problem(d.now.file)

@@ -38,10 +38,10 @@ func (d *Directory) readUsage(ctx context.Context, fresh time.Duration) bool {
 		return nil
 	})
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	was := d.usage.trouble
 	d.usage.readAt = now
 	if err != nil {
+		defer d.mu.Unlock()
 		d.usage.trouble = fmt.Sprintf("which hosts are used is not known: %v", err)
 		if was == "" {
 			d.log.Warn("which hosts are used is not known; none is let go for being unused", "table", d.cfg.UsageTable, "err", err)
@@ -50,13 +50,15 @@ func (d *Directory) readUsage(ctx context.Context, fresh time.Duration) bool {
 	}
 	d.usage.trouble = ""
 	d.usage.expire = max(d.usage.expire, longest)
+	at := make(map[string]time.Time, len(left))
 	for host, l := range left {
-		if e := d.table.entries[host]; e != nil {
-			if at := now.Add(l - d.usage.expire); at.After(e.used) {
-				e.used = at
-			}
-		}
+		at[host] = now.Add(l - d.usage.expire)
 	}
-	d.table.sortByUse()
+	all := d.table.noteUses(at)
+	d.mu.Unlock()
+	sortUses(all)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.table.reorder(all)
 	return true
 }
