@@ -13,9 +13,28 @@ import (
 	"lb4d/lab/load"
 )
 
-// addedName is the event that must come first, since the lab comes up without
-// the host that it adds.
-const addedName = "LB7 added"
+// The events. addedName must come first, since the lab comes up without the host
+// that it adds.
+const (
+	addedName     = "LB7 added"
+	disabledName  = "LB4 disabled, and back"
+	drainedName   = "LB7 drained, and back"
+	restartedName = "balancer restarted"
+	killedName    = "balancer killed"
+	upgradedName  = "balancer upgraded"
+	haproxyName   = "HAProxy killed"
+	cutOffName    = "LB7 host cut off"
+	historyName   = "random history, then an LB4 disabled"
+	icmpName      = "ICMP after an ECMP change"
+)
+
+// TrialNames lists the events in the order in which they are played.
+func TrialNames() []string {
+	return []string{
+		addedName, disabledName, drainedName, restartedName, killedName, upgradedName,
+		haproxyName, cutOffName, historyName, icmpName,
+	}
+}
 
 // restartAfter is when a supervisor starts again what was killed: RestartSec of
 // the unit.
@@ -23,24 +42,23 @@ const restartAfter = time.Second
 
 // acts are the events in the order in which they are played.
 func (b *bout) acts() []act {
-	lb7s := b.Topology.ByRole(RoleLB7)
-	first, last := lb7s[0], lb7s[len(lb7s)-1]
+	first, last := b.Topology.ByRole(RoleLB7)[0], b.Topology.last()
 	return []act{
 		{trial: Trial{Name: addedName, Allowed: "0", OneWay: true}, play: b.added},
-		{trial: Trial{Name: "LB4 disabled, and back", Allowed: "0"}, play: b.disabled},
-		{trial: Trial{Name: "LB7 drained, and back", Allowed: "0"}, play: func(ctx context.Context, t *Trial) (mercy, error) {
+		{trial: Trial{Name: disabledName, Allowed: "0"}, play: b.disabled},
+		{trial: Trial{Name: drainedName, Allowed: "0"}, play: func(ctx context.Context, t *Trial) (mercy, error) {
 			return mercy{}, b.doAndUndo(ctx, t, b.drainDeed(first), b.undrainDeed(first))
 		}},
-		{trial: Trial{Name: "balancer restarted", Allowed: "0", OneWay: true}, play: b.restarted},
-		{trial: Trial{Name: "balancer killed", Allowed: "0", OneWay: true}, play: b.killed},
-		{trial: Trial{Name: "balancer upgraded", Allowed: "0", OneWay: true}, play: b.upgraded},
-		{trial: Trial{Name: "HAProxy killed", Allowed: "carried, new " + words(b.blind())},
+		{trial: Trial{Name: restartedName, Allowed: "0", OneWay: true}, play: b.restarted},
+		{trial: Trial{Name: killedName, Allowed: "0", OneWay: true}, play: b.killed},
+		{trial: Trial{Name: upgradedName, Allowed: "0", OneWay: true}, play: b.upgraded},
+		{trial: Trial{Name: haproxyName, Allowed: "carried, new " + words(b.blind())},
 			play: func(ctx context.Context, t *Trial) (mercy, error) { return b.haproxyKilled(ctx, t, last) }},
 		b.cutOff(last),
 		{trial: Trial{Name: historyName, Allowed: "on a failed LB7"}, play: func(ctx context.Context, t *Trial) (mercy, error) {
 			return b.history(ctx, t, 10)
 		}},
-		{trial: Trial{Name: "ICMP after an ECMP change", Allowed: "all", Instant: true}, quiet: true, play: b.fragmentationNeeded},
+		{trial: Trial{Name: icmpName, Allowed: "all", Instant: true}, quiet: true, play: b.fragmentationNeeded},
 	}
 }
 
@@ -51,13 +69,18 @@ func (b *bout) blind() time.Duration {
 
 // added lets one more LB7 host take part, by a reload.
 func (b *bout) added(ctx context.Context, t *Trial) (mercy, error) {
-	lb7s := b.Topology.ByRole(RoleLB7)
 	return mercy{}, b.do(ctx, &t.React, deed{
 		told: "every LB4: one LB7 more in the configuration, and HUP",
 		do:   func() error { return b.reconfigure(Pool{PurgeAfter: trialPurge}) },
-		seen: b.weights(lb7s[len(lb7s)-1], func(w int) bool { return w > 0 }),
+		seen: b.weights(b.Topology.last(), func(w int) bool { return w > 0 }),
 		came: "in every LB4's IPVS",
 	})
+}
+
+// last is the LB7 host that is not in the pool at first.
+func (t *Topology) last() *Host {
+	lb7s := t.ByRole(RoleLB7)
+	return lb7s[len(lb7s)-1]
 }
 
 // addLast is added without anybody looking.
@@ -250,7 +273,7 @@ func (b *bout) cutOff(h *Host) act {
 	silent.Name, sending.Name, sending.Probe = kindHeld+"-silent", kindHeld+"-sending", time.Second
 	a := act{
 		trial: Trial{
-			Name:    "LB7 host cut off",
+			Name:    cutOffName,
 			Allowed: "carried, reset " + words(limit),
 		},
 		kinds: []load.Kind{silent, sending},

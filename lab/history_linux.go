@@ -15,9 +15,6 @@ import (
 	"lb4d/control"
 )
 
-// historyName is the event that leaves the LB4 hosts with different pasts.
-const historyName = "random history, then an LB4 disabled"
-
 // maxHold is how long an LB4 host is held: a third of the lab's hold time, so
 // that its keep-alives are late and not missing.
 const maxHold = 2 * time.Second

@@ -86,25 +86,12 @@ func (b *bout) measure(ctx context.Context, a act) error {
 	if a.stall == 0 {
 		a.stall = b.stall
 	}
-	if err := b.settle(ctx); err != nil {
-		return err
-	}
 	if !a.quiet {
 		kinds = append(kinds, load.Quick(newRate))
 	}
-	var err error
-	b.traffic, err = b.StartLoad(ctx, load.Options{Kinds: kinds, StallTimeout: a.stall})
-	if err != nil {
+	if err := b.hold(ctx, load.Options{Kinds: kinds, StallTimeout: a.stall}); err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, holdRamp+waitForEvent)
-	defer cancel()
-	err = b.traffic.Wait(wait, func(r load.Result) bool { return total(carried(r)) == b.flows })
-	if err != nil {
-		b.traffic.kill()
-		return fmt.Errorf("%w; so far %v in flight", err, carried(b.traffic.Snapshot()))
-	}
-	b.tell("downloads in flight: %s", counts(carried(b.traffic.Snapshot())))
 	m, err := a.play(ctx, &t)
 	if err == nil {
 		// What was lost for long has stalled by then; this is for what the
@@ -122,6 +109,52 @@ func (b *bout) measure(ctx context.Context, a act) error {
 	t.judge(r.Faults, m)
 	b.tell("broken: %s", t.broken())
 	b.trials.Events = append(b.trials.Events, t)
+	return nil
+}
+
+// hold starts the load and returns when all downloads are in flight. One that
+// breaks before is not replaced, so then all begin anew, when all is well.
+func (b *bout) hold(ctx context.Context, o load.Options) error {
+	for attempt := 1; ; attempt++ {
+		if err := b.well(ctx); err != nil {
+			return err
+		}
+		var err error
+		if b.traffic, err = b.StartLoad(ctx, o); err != nil {
+			return err
+		}
+		wait, cancel := context.WithTimeout(ctx, holdRamp+waitForEvent/2)
+		err = b.traffic.Wait(wait, func(r load.Result) bool { return total(carried(r)) == b.flows })
+		cancel()
+		inFlight := counts(carried(b.traffic.Snapshot()))
+		if err == nil {
+			b.tell("downloads in flight: %s", inFlight)
+			return nil
+		}
+		b.traffic.kill()
+		if attempt == maxAttempts || ctx.Err() != nil {
+			return fmt.Errorf("%w; so far %s in flight", err, inFlight)
+		}
+		b.tell("not all %d downloads came in flight, only %s; again", b.flows, inFlight)
+	}
+}
+
+// well waits until every VIP is in every router's table through every LB4 host,
+// and every LB7 host that takes part in every LB4's IPVS.
+func (b *bout) well(ctx context.Context) error {
+	if err := b.settle(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, waitForEvent)
+	defer cancel()
+	for _, h := range b.Topology.ByRole(RoleLB7) {
+		if len(b.trials.Events) == 0 && h == b.Topology.last() {
+			continue // It has not been added yet.
+		}
+		if _, err := b.weights(h, func(w int) bool { return w > 0 })(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -28,9 +28,12 @@ func TestTrials(t *testing.T) {
 	const seed = 11
 	b := l.newBout(progress{t}, 40, seed)
 	b.noise, b.stall = 3*time.Second, 4*time.Second
-	for _, a := range b.acts() {
+	for i, a := range b.acts() {
+		if want := TrialNames()[i]; a.trial.Name != want {
+			t.Fatalf("event %d is %q, want %q", i, a.trial.Name, want)
+		}
 		switch a.trial.Name {
-		case "LB7 drained, and back", "balancer restarted", "balancer upgraded":
+		case drainedName, restartedName, upgradedName:
 			continue // TestDaemon and the comparison have them.
 		case historyName:
 			a.play = func(ctx context.Context, t *Trial) (mercy, error) { return b.history(ctx, t, 6) }

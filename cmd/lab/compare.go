@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 
 	"lb4d/lab"
 )
@@ -22,6 +23,9 @@ func compare(args []string) (int, error) {
 	asJSON := f.Bool("json", false, "print the result as JSON")
 	var only []string
 	f.Func("event", "`name` of an event to play, many times if need be; all where none", func(s string) error {
+		if !slices.Contains(lab.TrialNames(), s) {
+			return fmt.Errorf("there are %q", lab.TrialNames())
+		}
 		only = append(only, s)
 		return nil
 	})
@@ -30,6 +34,12 @@ func compare(args []string) (int, error) {
 	}
 	if f.NArg() > 0 {
 		return statusUsage, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if *sizes.balancer != string(lab.LB4D) {
+		return statusUsage, errors.New("both balancers are tried: -balancer has no use here; -alone tries lb4d alone")
+	}
+	if *flows < 1 || *flows > sizes.sizes().Users {
+		return statusUsage, fmt.Errorf("-flows %d: not 1 to %d, the number of users' addresses", *flows, sizes.sizes().Users)
 	}
 	up, err := sizes.request()
 	if err != nil {

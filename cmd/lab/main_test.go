@@ -87,6 +87,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range []string{
 		"", "frobnicate", "up -lb4 none", "up extra", "up -lb4 0", "down extra", "exec", "logs", "logs a b c",
 		"stop LB7-1", "kill -s FOO LB7-1 haproxy", "kill LB7-1", "load extra", "load -vip nonsense", "run a b", "run -rr x", "test-exec",
+		"compare extra", "compare -flows 0", "compare -flows 1000", "compare -lb7 1", "compare -event nonsense", "compare -balancer keepalived",
 	} {
 		if code := run(strings.Fields(args)); code != statusUsage {
 			t.Errorf("lab %s: status %d, want %d", args, code, statusUsage)
