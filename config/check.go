@@ -2,7 +2,6 @@ package config
 
 import (
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -94,16 +93,11 @@ func (c *checker) marks(raw *rawFile, pools checkedPools) uint32 {
 		if p.Check.Via != ViaTunnel {
 			continue
 		}
-		for _, m := range p.Members {
-			for _, a := range []netip.Addr{m.Address, m.Address6} {
-				if a.IsValid() {
-					n++
-				}
-			}
-		}
+		// One for the VIPs of each family.
+		n += 2 * len(p.Members)
 	}
 	if n > CheckMarks {
-		c.fault(raw.pools.place, `the members have %d addresses to be checked through the tunnel, and there are marks for %d; write via = "direct" in some of the pools`, n, CheckMarks)
+		c.fault(raw.pools.place, `the members take up to %d checks through the tunnel, and there are marks for %d; write via = "direct" in some of the pools`, n, CheckMarks)
 	}
 	return uint32(c.integer(raw.checkMark, defaultCheckMark, 1, last))
 }

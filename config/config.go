@@ -157,14 +157,23 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // Encapsulation names how a packet travels from the LB4 host to a member.
 type Encapsulation string
 
-// IPIP is IPv4 in IPv4 (RFC 2003), and IPv6 in IPv6 (RFC 2473) for members
-// with an IPv6 address.
-const IPIP Encapsulation = "ipip"
+// The encapsulations. The outer header is of the family of the member's address,
+// whatever that of the VIP.
+const (
+	// IPIP is a second IP header alone (RFC 2003, RFC 4213, RFC 2473).
+	IPIP Encapsulation = "ipip"
+	// GUE is Generic UDP Encapsulation (draft-ietf-intarea-gue).
+	GUE Encapsulation = "gue"
+	// GRE is Generic Routing Encapsulation (RFC 2784).
+	GRE Encapsulation = "gre"
+)
 
 // Pool is a set of LB7 hosts that share one check.
 type Pool struct {
 	Name          string
 	Encapsulation Encapsulation
+	// GUEPort is the UDP port that GUE is sent to; 0 with the others.
+	GUEPort uint16
 	// PurgeAfter is how long a member fails without a break before its
 	// destination is deleted; 0: never.
 	PurgeAfter time.Duration

@@ -39,6 +39,8 @@ const (
 	defaultRise            = 2
 	defaultFall            = 3
 	defaultMTU             = 1500 // of the Internet
+	// defaultGUEPort is the one that IANA has assigned.
+	defaultGUEPort = 6080
 	// defaultCheckMark has the bits of "LB" above those of the range, and
 	// none of 0x4000 and 0x8000, which Kubernetes looks at.
 	defaultCheckMark = 0x4c420000

@@ -138,6 +138,8 @@ via = "direct"
 
 [pool.six]
 members = ["2001:db8::6"]
+encapsulation = "gue"
+gue_port = 5555
 [pool.six.check]
 http = "/?a=b&c=%20"
 host = "www.example.com"
@@ -240,9 +242,9 @@ flags = []
 			},
 			{
 				Name:          "six",
-				Encapsulation: IPIP,
-				PurgeAfter:    30 * time.Second,
-				Members:       []Member{{Name: "2001:db8::6", Address6: netip.MustParseAddr("2001:db8::6"), Weight: 1}},
+				Encapsulation: GUE, GUEPort: 5555,
+				PurgeAfter: 30 * time.Second,
+				Members:    []Member{{Name: "2001:db8::6", Address6: netip.MustParseAddr("2001:db8::6"), Weight: 1}},
 				Check: Check{
 					HTTP: "/?a=b&c=%20", Host: "www.example.com", Port: 8080, ExpectStatus: []int{200, 204},
 					Interval: time.Hour, Timeout: 10 * time.Second, Rise: 2, Fall: 3,

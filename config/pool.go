@@ -68,12 +68,23 @@ func (c *checker) pools(file *rawFile) checkedPools {
 		if !r.ok {
 			continue
 		}
-		p.Encapsulation = Encapsulation(c.choose(r.encapsulation, encapsulations))
+		c.encapsulation(r, p)
 		p.PurgeAfter = c.duration(r.purgeAfter, defaultPurgeAfter, 0, maxPurgeAfter)
 		c.members(r, p)
 		p.Check = c.check(r)
 	}
 	return pools
+}
+
+// encapsulation is how packets travel to the members of a pool.
+func (c *checker) encapsulation(r *rawPool, p *checkedPool) {
+	p.Encapsulation = Encapsulation(c.choose(r.encapsulation, encapsulations))
+	switch {
+	case p.Encapsulation == GUE:
+		p.GUEPort = uint16(c.integer(r.guePort, defaultGUEPort, 1, math.MaxUint16))
+	case r.guePort.present:
+		c.fault(r.guePort.place, `only GUE has a port; write encapsulation = "gue", or leave the key out`)
+	}
 }
 
 // members validates both forms of a pool's members.
@@ -167,14 +178,19 @@ func (c *checker) weight(t number) int {
 }
 
 // families tells of each pool whose services have VIPs of a family that some
-// member has no address of: IPIP carries IPv4 in IPv4 and IPv6 in IPv6 only.
+// member has no address of. Any encapsulation carries them to its other address;
+// but that the member takes them there is more than a direct check finds out, and
+// a VIP must not be announced on a guess.
 func (c *checker) families(pool *checkedPool, vip netip.Addr, at place) {
+	if pool.Check.Via == ViaTunnel {
+		return
+	}
 	for i, m := range pool.Members {
 		switch has := pool.members[i]; {
 		case vip.Is4() && !m.Address.IsValid():
-			c.fault(has, "has no IPv4 address, and %s in line %d is an IPv4 VIP; %s", at.key, at.line, pool.longForm(m, "address"))
+			c.fault(has, "has no IPv4 address, and %s in line %d is an IPv4 VIP; %s, or via = \"tunnel\" in the check", at.key, at.line, pool.longForm(m, "address"))
 		case vip.Is6() && !m.Address6.IsValid():
-			c.fault(has, "has no IPv6 address, and %s in line %d is an IPv6 VIP; %s", at.key, at.line, pool.longForm(m, "address6"))
+			c.fault(has, "has no IPv6 address, and %s in line %d is an IPv6 VIP; %s, or via = \"tunnel\" in the check", at.key, at.line, pool.longForm(m, "address6"))
 		}
 	}
 }

@@ -178,6 +178,7 @@ func (r *rawBFD) fields() []field {
 type rawPool struct {
 	table
 	encapsulation text
+	guePort       number
 	purgeAfter    text
 	members       texts
 	member        tables[rawMember, *rawMember]
@@ -187,6 +188,7 @@ type rawPool struct {
 func (r *rawPool) fields() []field {
 	return []field{
 		{"encapsulation", &r.encapsulation, `"ipip"`},
+		{"gue_port", &r.guePort, "6080"},
 		{"purge_after", &r.purgeAfter, `"30s"`},
 		{"members", &r.members, `["192.0.2.139", "192.0.2.140"]`},
 		{"member", &r.member, "[pool.lb7.member.lb7-1]"},

@@ -98,15 +98,42 @@ ports = ["80/tcp"`,
 			`"198.51.100.2"`,
 			`"192.0.2.132"`,
 			`lb4d.toml:62: service.ssh.vips[0]: 192.0.2.132 is bgp.router_id in line 10, and a VIP belongs to no single host; write another address`},
-		{"an IPv6 VIP and members without IPv6",
-			`"198.51.100.1"`,
-			`"198.51.100.1", "2001:db8::1"`,
-			`lb4d.toml:28: pool.lb7.members[0]: has no IPv6 address, and service.www.vips[1] in line 54 is an IPv6 VIP; write the member as [pool.lb7.member.NAME] with address and address6
-lb4d.toml:30: pool.lb7.member.lb7-2: has no IPv6 address, and service.www.vips[1] in line 54 is an IPv6 VIP; write address6 too`},
-		{"an IPv4 VIP and members without IPv4",
-			`members = ["192.0.2.150"]`,
-			`members = ["2001:db8::150"]`,
-			`lb4d.toml:47: pool.ssh.members[0]: has no IPv4 address, and service.ssh.vips[0] in line 62 is an IPv4 VIP; write the member as [pool.ssh.member.NAME] with address and address6`},
+		{"an IPv6 VIP, members without IPv6 and a direct check",
+			`via = "tunnel"
+
+[pool.ssh]
+members = ["192.0.2.150"]
+
+[pool.ssh.check]
+tcp = true
+port = 22
+
+[service.www]
+vips = ["198.51.100.1"]`,
+			`via = "direct"
+
+[pool.ssh]
+members = ["192.0.2.150"]
+
+[pool.ssh.check]
+tcp = true
+port = 22
+
+[service.www]
+vips = ["198.51.100.1", "2001:db8::1"]`,
+			`lb4d.toml:28: pool.lb7.members[0]: has no IPv6 address, and service.www.vips[1] in line 54 is an IPv6 VIP; write the member as [pool.lb7.member.NAME] with address and address6, or via = "tunnel" in the check
+lb4d.toml:30: pool.lb7.member.lb7-2: has no IPv6 address, and service.www.vips[1] in line 54 is an IPv6 VIP; write address6 too, or via = "tunnel" in the check`},
+		{"an IPv4 VIP, members without IPv4 and a direct check",
+			`members = ["192.0.2.150"]
+
+[pool.ssh.check]
+`,
+			`members = ["2001:db8::150"]
+
+[pool.ssh.check]
+via = "direct"
+`,
+			`lb4d.toml:47: pool.ssh.members[0]: has no IPv4 address, and service.ssh.vips[0] in line 63 is an IPv4 VIP; write the member as [pool.ssh.member.NAME] with address and address6, or via = "tunnel" in the check`},
 		{"no ports",
 			`ports = ["22/tcp"]
 `,

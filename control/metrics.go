@@ -116,20 +116,20 @@ var (
 	servicePool       = gauge("service_pool_info", "Which pool the service sends to; always 1.", "service", "pool")
 	serviceTable      = gauge("service_fingerprint_info", "The fingerprint of the Maglev table that the kernel has for a VIP and port; always 1. Hosts that differ send flows to different members.", "vip", "port", "protocol", "fingerprint")
 
-	memberState    = gauge("member_state", "1 for the state that the member is in: unknown, up, draining or down.", "pool", "member", "address", "state")
-	memberChange   = gauge("member_last_change_timestamp_seconds", "When the member entered its state.", "pool", "member", "address")
-	memberDrained  = gauge("member_drained", "1 while an operator has the member drained, whatever its state.", "pool", "member", "address")
-	memberWhy      = gauge("member_drain_reason", "What the operator gave as the reason of the drain; always 1, and there only while the drain lasts.", "pool", "member", "address", "reason")
-	memberDrainAt  = gauge("member_drain_start_timestamp_seconds", "When the operator drained the member; there only while the drain lasts.", "pool", "member", "address")
-	memberWeight   = gauge("member_weight", "The member's weight in the kernel; 0 takes no new flows.", "pool", "member", "address")
-	memberWants    = gauge("member_configured_weight", "The member's weight in the configuration.", "pool", "member", "address")
-	memberChecks   = counter("member_checks_total", "Checks of the member that were answered or timed out.", "pool", "member", "address")
-	memberFailed   = counter("member_checks_failed_total", "Checks of the member that failed.", "pool", "member", "address")
-	memberDuration = gauge("member_check_duration_seconds", "How long the member's last check took.", "pool", "member", "address")
-	memberChecked  = gauge("member_last_check_timestamp_seconds", "When the member's last check ended.", "pool", "member", "address")
-	memberFullSize = gauge("member_full_size_packets", "1 while full-size packets get through the tunnel to the member, 0 while they do not; not there while nobody knows, or where the check is direct.", "pool", "member", "address")
-	memberActive   = gauge("member_active_flows", "IPVS connections to the member in an active state, over all services of the pool.", "pool", "member", "address")
-	memberInactive = gauge("member_inactive_flows", "IPVS connections to the member in any other state, over all services of the pool.", "pool", "member", "address")
+	memberState    = gauge("member_state", "1 for the state that the member is in: unknown, up, draining or down.", "pool", "member", "address", "vip_family", "state")
+	memberChange   = gauge("member_last_change_timestamp_seconds", "When the member entered its state.", "pool", "member", "address", "vip_family")
+	memberDrained  = gauge("member_drained", "1 while an operator has the member drained, whatever its state.", "pool", "member", "address", "vip_family")
+	memberWhy      = gauge("member_drain_reason", "What the operator gave as the reason of the drain; always 1, and there only while the drain lasts.", "pool", "member", "address", "vip_family", "reason")
+	memberDrainAt  = gauge("member_drain_start_timestamp_seconds", "When the operator drained the member; there only while the drain lasts.", "pool", "member", "address", "vip_family")
+	memberWeight   = gauge("member_weight", "The member's weight in the kernel; 0 takes no new flows.", "pool", "member", "address", "vip_family")
+	memberWants    = gauge("member_configured_weight", "The member's weight in the configuration.", "pool", "member", "address", "vip_family")
+	memberChecks   = counter("member_checks_total", "Checks of the member that were answered or timed out.", "pool", "member", "address", "vip_family")
+	memberFailed   = counter("member_checks_failed_total", "Checks of the member that failed.", "pool", "member", "address", "vip_family")
+	memberDuration = gauge("member_check_duration_seconds", "How long the member's last check took.", "pool", "member", "address", "vip_family")
+	memberChecked  = gauge("member_last_check_timestamp_seconds", "When the member's last check ended.", "pool", "member", "address", "vip_family")
+	memberFullSize = gauge("member_full_size_packets", "1 while full-size packets get through the tunnel to the member, 0 while they do not; not there while nobody knows, or where the check is direct.", "pool", "member", "address", "vip_family")
+	memberActive   = gauge("member_active_flows", "IPVS connections to the member in an active state, over all services of the pool.", "pool", "member", "address", "vip_family")
+	memberInactive = gauge("member_inactive_flows", "IPVS connections to the member in any other state, over all services of the pool.", "pool", "member", "address", "vip_family")
 
 	peerUp        = gauge("peer_session_up", "1 while the BGP session with the peer is established.", "peer", "address")
 	peerRoutes    = gauge("peer_advertised_routes", "Routes that the peer has from this host.", "peer", "address")
@@ -291,7 +291,7 @@ func (e emitter) service(s *Service) {
 }
 
 func (e emitter) member(m *Member) {
-	who := []string{m.Pool, m.Name, m.Address}
+	who := []string{m.Pool, m.Name, m.Address, m.VIPFamily}
 	e.oneHot(memberState, memberStates, m.State, who...)
 	e.time(memberChange, m.Since, who...)
 	e.put(memberDrained, truth(m.Drained != nil), who...)

@@ -22,13 +22,13 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // fixture is a host on a bad day: each state occurs.
 func fixture() *Status {
 	member := Member{
-		Pool: "lb7", Name: "lb7-1", Address: "192.0.2.139",
+		Pool: "lb7", Name: "lb7-1", Address: "192.0.2.139", VIPFamily: "ipv4",
 		State: "up", Reason: "up: 200 OK in 1ms", Since: at.Add(-time.Hour), Weight: 1, ConfiguredWeight: 1,
 		LastAnswer: "200 OK in 1ms", LastCheck: at, LatencyMicros: 1034, Checks: 3601, ChecksFailed: 2,
 		ActiveFlows: 120, InactiveFlows: 33,
 	}
 	down := member
-	down.Name, down.Address, down.State, down.Weight = "lb7-2", "2001:db8::c000:28c", "down", 0
+	down.Name, down.Address, down.VIPFamily, down.State, down.Weight = "lb7-2", "2001:db8::c000:28c", "ipv6", "down", 0
 	draining := member
 	draining.Name, draining.Address, draining.State, draining.Weight = "lb7-3", "192.0.2.141", "draining", 0
 	draining.Drained = &Drain{Reason: `disk "sda"`, Since: at.Add(-time.Minute)}

@@ -218,6 +218,10 @@ type Member struct {
 	Pool    string `json:"pool"`
 	Name    string `json:"name"`
 	Address string `json:"address"`
+	// VIPFamily is ipv4 or ipv6: that of the VIPs whose packets go to the
+	// address. It is the other one than the address's where the member has no
+	// address of theirs.
+	VIPFamily string `json:"vip_family"`
 	// State is unknown, up, draining or down.
 	State  string    `json:"state"`
 	Reason string    `json:"reason"`

@@ -92,7 +92,7 @@ func TestDrainMember(t *testing.T) {
 level=INFO msg="ipvs: edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 1 ipip (was weight 1 ipip)"`)
 		drained := &control.Drain{Reason: "new disk", Since: since}
 		member := control.Member{
-			Pool: "lb7", Name: "lb7-1", Address: "192.0.2.139",
+			Pool: "lb7", Name: "lb7-1", Address: "192.0.2.139", VIPFamily: "ipv4",
 			State:  "draining",
 			Reason: "draining: drained by the operator: new disk, since 2000-01-01T00:01:00Z", Since: since,
 			Drained: drained, ConfiguredWeight: 1, LastAnswer: "200 OK", ActiveFlows: 12, InactiveFlows: 3,

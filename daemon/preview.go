@@ -165,7 +165,7 @@ func vipChanges(old, new []plan.VIP) []control.Change {
 func checkChanges(old, new map[health.Target]health.Check) []control.Change {
 	var changes []control.Change
 	note := func(t health.Target, change, reason string) {
-		changes = append(changes, control.Change{What: fmt.Sprintf("%s (%s) of pool %s", t.Member, t.Addr, t.Pool), Change: change, Reason: reason})
+		changes = append(changes, control.Change{What: fmt.Sprintf("%s of pool %s", t, t.Pool), Change: change, Reason: reason})
 	}
 	for target, check := range new {
 		was, known := old[target]

@@ -98,7 +98,7 @@ pool = "api"
 		service("198.51.100.1", 1), service("198.51.100.2", 20), service("198.51.100.3", 300), service("203.0.113.7", 4000),
 	}, plan.Pools(cfg))
 	for pool, want := range map[string]load{"lb7": {weight: 1, active: 1, inactive: 1}, "api": {weight: 300, active: 320, inactive: 2}} {
-		if got := got[destination{pool, netip.MustParseAddr("192.0.2.139")}]; got != want {
+		if got := got[destination{pool, netip.MustParseAddr("192.0.2.139"), false}]; got != want {
 			t.Errorf("pool %s: got %+v, want %+v", pool, got, want)
 		}
 	}

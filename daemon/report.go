@@ -260,7 +260,7 @@ func (d *Daemon) publish(decision plan.Decision, vips []plan.VIP, listed l4.Tabl
 	loads := loads(listed, plan.Pools(d.cfg))
 	for _, m := range decision.Members {
 		undrained := d.memory.undrained[plan.MemberName{Pool: m.Pool, Member: m.Member}]
-		st.Members = append(st.Members, showMember(m, loads[destination{m.Pool, m.Addr}], undrained))
+		st.Members = append(st.Members, showMember(m, loads[destination{m.Pool, m.Addr, m.IPv6()}], undrained))
 	}
 	for _, p := range d.peers.Peers() {
 		st.Peers = append(st.Peers, control.Peer{
@@ -300,10 +300,12 @@ func (d *Daemon) showService(s plan.Service, tables map[l4.Key]control.Table) co
 	return out
 }
 
-// destination is an address in one pool. A host may be in several.
+// destination is an address in one pool that takes packets of VIPs of one
+// family. A host may be in several pools.
 type destination struct {
 	pool string
 	addr netip.Addr
+	vip6 bool
 }
 
 // load is what the kernel has for a destination over all services of its pool.
@@ -320,14 +322,22 @@ func loads(listed l4.Table, pools map[l4.Key]string) map[destination]load {
 			continue
 		}
 		for _, d := range s.Destinations {
-			l := out[destination{pool, d.Addr}]
+			at := destination{pool, d.Addr, s.VIP.Is6()}
+			l := out[at]
 			l.weight = max(l.weight, d.Weight)
 			l.active += d.ActiveConns
 			l.inactive += d.InactiveConns
-			out[destination{pool, d.Addr}] = l
+			out[at] = l
 		}
 	}
 	return out
+}
+
+func vipFamily(ipv6 bool) string {
+	if ipv6 {
+		return "ipv6"
+	}
+	return "ipv4"
 }
 
 // showMember shows a member whose last drain ended at the time undrained.
@@ -340,7 +350,7 @@ func showMember(m plan.Member, l load, undrained time.Time) control.Member {
 		since = undrained
 	}
 	out := control.Member{
-		Pool: m.Pool, Name: m.Member, Address: m.Addr.String(),
+		Pool: m.Pool, Name: m.Member, Address: m.Addr.String(), VIPFamily: vipFamily(m.IPv6()),
 		State: m.State.String(), Reason: m.Reason, Since: since, Drained: showDrain(m.Drain),
 		Weight: l.weight, ConfiguredWeight: m.ConfiguredWeight,
 		LastAnswer: m.Status.LastAnswer, LastCheck: m.Status.LastCheck,

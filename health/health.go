@@ -12,11 +12,34 @@ import (
 )
 
 // Target names what is probed: one address of one member. However many
-// services share the pool, there is one probe for it.
+// services share the pool, there is one probe for it, or two where the address
+// takes the packets of VIPs of both families.
 type Target struct {
 	Pool   string
 	Member string
 	Addr   netip.Addr
+	// OtherFamily tells that the probe is about VIPs of the other address
+	// family than Addr's, whose packets the tunnel takes to it all the same.
+	OtherFamily bool
+}
+
+// IPv6 tells whether the target stands for IPv6 VIPs, or for IPv4 ones.
+func (t Target) IPv6() bool { return t.Addr.Is6() != t.OtherFamily }
+
+// String is lb7-1 (192.0.2.139), and lb7-1 (192.0.2.139, IPv6 VIPs) where the
+// families differ.
+func (t Target) String() string { return t.Member + " (" + t.Where() + ")" }
+
+// Where is what String says behind the member's name.
+func (t Target) Where() string {
+	if !t.OtherFamily {
+		return t.Addr.String()
+	}
+	family := "IPv4"
+	if t.IPv6() {
+		family = "IPv6"
+	}
+	return t.Addr.String() + ", " + family + " VIPs"
 }
 
 // Check says how a target is probed. The values are validated by the caller:

@@ -278,7 +278,7 @@ func (o *Observer) record(w *watch, answer Answer, check Check) (rose bool) {
 	o.log.Log(o.ctx, level, "member "+after.State.String(),
 		"pool", w.target.Pool,
 		"member", w.target.Member,
-		"address", w.target.Addr,
+		"address", w.target.Where(),
 		"was", before.State.String(),
 		"after", short(after.Since.Sub(before.Since)),
 		"answer", after.LastAnswer)
@@ -302,10 +302,10 @@ func (o *Observer) recordMTU(w *watch, answer mtuAnswer, check Check) {
 	switch {
 	case after.MTU == MTUFailed:
 		o.log.Warn("member lacks room for full-size packets", "pool", w.target.Pool, "member", w.target.Member,
-			"address", w.target.Addr, "answer", after.MTUAnswer)
+			"address", w.target.Where(), "answer", after.MTUAnswer)
 	case before.MTU == MTUFailed:
 		o.log.Info("member no longer lacks room for full-size packets", "pool", w.target.Pool, "member", w.target.Member,
-			"address", w.target.Addr, "after", short(after.MTUSince.Sub(before.MTUSince)), "answer", after.MTUAnswer)
+			"address", w.target.Where(), "after", short(after.MTUSince.Sub(before.MTUSince)), "answer", after.MTUAnswer)
 	}
 	o.changed()
 }

@@ -11,9 +11,24 @@ import (
 	"lb4d/l4"
 )
 
+// TargetOf is where a member takes the packets of VIPs of one family: at its
+// address of that family, or else, where its checks go through the tunnel and
+// so would find out that it cannot, at its other one.
+func TargetOf(pool config.Pool, m config.Member, vip6 bool) (health.Target, bool) {
+	addr, other := m.Address, m.Address6
+	if vip6 {
+		addr, other = other, addr
+	}
+	target := health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}
+	if !addr.IsValid() && pool.Check.Via == config.ViaTunnel {
+		target.Addr, target.OtherFamily = other, true
+	}
+	return target, target.Addr.IsValid()
+}
+
 // Targets lists what must be probed, and how: one target for each address
-// family of a member that some VIP in front of its pool needs, or its only
-// address where no service uses the pool yet.
+// family of the VIPs in front of a member's pool, or the member's own address
+// where no service uses the pool yet.
 //
 // What depends on the host, which is the source and the mark of a check through
 // the tunnel, is left open.
@@ -21,7 +36,7 @@ func Targets(cfg *config.Config) map[health.Target]health.Check {
 	targets := map[health.Target]health.Check{}
 	for _, pool := range cfg.Pools {
 		v4, v6 := probedVIP(cfg, pool, false), probedVIP(cfg, pool, true)
-		add := func(m config.Member, addr, vip netip.Addr) {
+		add := func(target health.Target, vip netip.Addr) {
 			check := health.Check{
 				HTTP: pool.Check.HTTP, Host: pool.Check.Host, Port: pool.Check.Port,
 				ExpectStatus: pool.Check.ExpectStatus, DrainStatus: pool.Check.DrainStatus,
@@ -32,17 +47,23 @@ func Targets(cfg *config.Config) map[health.Target]health.Check {
 				check.MTURequired = pool.Check.MTURequired
 				check.Through = &health.Through{
 					VIP: vip, MTU: pool.Check.MTU,
-					Overhead: encapsulations[pool.Encapsulation].Overhead(addr.Is6()),
+					Overhead: encapsulations[pool.Encapsulation].Overhead(target.Addr.Is6()),
 				}
 			}
-			targets[health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}] = check
+			targets[target] = check
 		}
 		for _, m := range pool.Members {
-			if m.Address.IsValid() && (v4.IsValid() || !v6.IsValid()) {
-				add(m, m.Address, v4)
+			used := false
+			for _, vip := range []netip.Addr{v4, v6} {
+				target, ok := TargetOf(pool, m, vip.Is6())
+				if ok && vip.IsValid() {
+					add(target, vip)
+					used = true
+				}
 			}
-			if m.Address6.IsValid() && (v6.IsValid() || !m.Address.IsValid()) {
-				add(m, m.Address6, v6)
+			if !used {
+				target, _ := TargetOf(pool, m, !m.Address.IsValid())
+				add(target, netip.Addr{})
 			}
 		}
 	}
@@ -83,9 +104,20 @@ func through(targets map[health.Target]health.Check) []health.Target {
 		}
 	}
 	slices.SortFunc(list, func(a, b health.Target) int {
-		return cmp.Or(strings.Compare(a.Pool, b.Pool), strings.Compare(a.Member, b.Member), a.Addr.Compare(b.Addr))
+		return cmp.Or(strings.Compare(a.Pool, b.Pool), strings.Compare(a.Member, b.Member), a.Addr.Compare(b.Addr), compareFamily(a, b))
 	})
 	return list
+}
+
+// compareFamily puts the target that stands for IPv4 VIPs first.
+func compareFamily(a, b health.Target) int {
+	switch {
+	case a.IPv6() == b.IPv6():
+		return 0
+	case a.IPv6():
+		return 1
+	}
+	return -1
 }
 
 // Marks chooses a firewall mark for each target that is checked through the
@@ -151,7 +183,7 @@ func MarkTable(cfg *config.Config, targets map[health.Target]health.Check, marks
 			Key:       l4.MarkKey(marks[target], targets[target].Through.VIP.Is6()),
 			Scheduler: "rr",
 			Destinations: []l4.Destination{{
-				Addr: target.Addr, Weight: 1, FullWeight: 1, Encapsulation: encapsulations[pool.Encapsulation],
+				Addr: target.Addr, Weight: 1, FullWeight: 1, Encapsulation: encapsulations[pool.Encapsulation], GUEPort: pool.GUEPort,
 			}},
 		})
 	}

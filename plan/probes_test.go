@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -70,6 +71,18 @@ func TestTargetsThroughTheTunnel(t *testing.T) {
 			}},
 		{"a pool that no service uses has no VIP", with(throughTunnel(twoMembers()), func(c *config.Config) { c.Services = nil }),
 			map[string]string{"192.0.2.139": "directly", "192.0.2.140": "directly"}},
+		{"VIPs of both families at the only address", with(throughTunnel(dualStack()), func(c *config.Config) {
+			c.Pools[0].Members[0].Address6, c.Pools[0].Members[1].Address = netip.Addr{}, netip.Addr{}
+		}), map[string]string{
+			"192.0.2.139": "198.51.100.1, 20 bytes more", "192.0.2.139, IPv6 VIPs": "2001:db8::1, 20 bytes more",
+			"2001:db8::b": "2001:db8::1, 40 bytes more", "2001:db8::b, IPv4 VIPs": "198.51.100.1, 40 bytes more",
+		}},
+		{"GUE", with(throughTunnel(twoMembers()), func(c *config.Config) { c.Pools[0].Encapsulation = config.GUE }), map[string]string{
+			"192.0.2.139": "198.51.100.1, 32 bytes more", "192.0.2.140": "198.51.100.1, 32 bytes more",
+		}},
+		{"GRE", with(throughTunnel(twoMembers()), func(c *config.Config) { c.Pools[0].Encapsulation = config.GRE }), map[string]string{
+			"192.0.2.139": "198.51.100.1, 24 bytes more", "192.0.2.140": "198.51.100.1, 24 bytes more",
+		}},
 		{"directly", with(throughTunnel(twoMembers()), func(c *config.Config) { c.Pools[0].Check.Via = config.ViaDirect }),
 			map[string]string{"192.0.2.139": "directly", "192.0.2.140": "directly"}},
 	} {
@@ -85,7 +98,7 @@ func TestTargetsThroughTheTunnel(t *testing.T) {
 				} else if check.MTURequired {
 					t.Errorf("%s: the MTU of no tunnel is required", target.Addr)
 				}
-				got[target.Addr.String()] = way
+				got[target.Where()] = way
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("ways (-want +got):\n%s", diff)
@@ -190,6 +203,55 @@ func TestMarkTable(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("operations (-want +got):\n%s", diff)
+	}
+}
+
+// An IPv6 VIP over an IPv4 network: each member is asked for both VIPs at its
+// one address, each with a mark of its own, and stands for each by itself.
+func TestIPv6VIPOverIPv4Members(t *testing.T) {
+	cfg := throughTunnel(dualStack())
+	pool := &cfg.Pools[0]
+	pool.Encapsulation, pool.GUEPort = config.GUE, 6080
+	pool.Members[0].Address6, pool.Members[1].Address6 = netip.Addr{}, netip.Addr{}
+	targets := Targets(cfg)
+	var marks []string
+	for _, op := range l4.Diff(nil, MarkTable(cfg, targets, Marks(cfg, targets, nil, nil))) {
+		marks = append(marks, op.String())
+	}
+	if diff := cmp.Diff([]string{
+		"add service fwmark 100 scheduler rr",
+		"add destination fwmark 100 -> 192.0.2.139:0 weight 1 gue port 6080",
+		"add service fwmark 101 IPv6 scheduler rr",
+		"add destination fwmark 101 IPv6 -> 192.0.2.139:0 weight 1 gue port 6080",
+		"add service fwmark 102 scheduler rr",
+		"add destination fwmark 102 -> 192.0.2.140:0 weight 1 gue port 6080",
+		"add service fwmark 103 IPv6 scheduler rr",
+		"add destination fwmark 103 IPv6 -> 192.0.2.140:0 weight 1 gue port 6080",
+	}, marks); diff != "" {
+		t.Errorf("services of the checks (-want +got):\n%s", diff)
+	}
+
+	// The first member lacks what takes IPv6 out of the tunnel.
+	states := map[health.Target]health.Status{}
+	for target := range targets {
+		states[target] = health.Status{State: health.Up}
+		if target.Member == pool.Members[0].Name && target.IPv6() {
+			states[target] = health.Status{State: health.Down, FailingSince: now}
+		}
+	}
+	d := Decide(cfg, Observations{Now: now, Health: states})
+	var table []string
+	for _, s := range d.Table {
+		for _, dest := range s.Destinations {
+			table = append(table, fmt.Sprintf("%s -> %s weight %d %s port %d", s.Key, dest.Addr, dest.Weight, dest.Encapsulation, dest.GUEPort))
+		}
+	}
+	if diff := cmp.Diff([]string{
+		"198.51.100.1:80/tcp -> 192.0.2.139 weight 1 gue port 6080",
+		"198.51.100.1:80/tcp -> 192.0.2.140 weight 2 gue port 6080",
+		"[2001:db8::1]:80/tcp -> 192.0.2.140 weight 2 gue port 6080",
+	}, table); diff != "" {
+		t.Errorf("destinations (-want +got):\n%s", diff)
 	}
 }
 

@@ -110,7 +110,7 @@ func notForwarded(cfg *config.Config, vip netip.Addr, services []config.Service,
 		pool, _ := cfg.Pool(s.Pool)
 		members := 0
 		for _, m := range pool.Members {
-			if memberAddr(m, vip.Is6()).IsValid() {
+			if _, ok := TargetOf(pool, m, vip.Is6()); ok {
 				members++
 			}
 		}

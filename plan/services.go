@@ -80,12 +80,11 @@ func (p *planner) services() {
 			}
 			drained := 0
 			for _, m := range pool.Members {
-				addr := memberAddr(m, f.is6)
-				if !addr.IsValid() {
+				target, ok := TargetOf(pool, m, f.is6)
+				if !ok {
 					continue
 				}
 				f.members++
-				target := health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}
 				if p.state(target) == health.Up {
 					f.up++
 				}
@@ -165,13 +164,6 @@ func (s Service) reason(f family) string {
 func (s Service) in(vip netip.Addr) family {
 	i := slices.IndexFunc(s.families, func(f family) bool { return f.is6 == vip.Is6() })
 	return s.families[i]
-}
-
-func memberAddr(m config.Member, is6 bool) netip.Addr {
-	if is6 {
-		return m.Address6
-	}
-	return m.Address
 }
 
 func have(n int) string {

@@ -24,6 +24,8 @@ var flagValues = map[string]l4.Flags{
 
 var encapsulations = map[config.Encapsulation]l4.Encapsulation{
 	config.IPIP: l4.IPIP,
+	config.GUE:  l4.GUE,
+	config.GRE:  l4.GRE,
 }
 
 // table builds the wanted IPVS services: those of the configuration, and for
@@ -122,26 +124,26 @@ func (p *planner) destinations(key l4.Key, pool config.Pool) []l4.Destination {
 		listed[d.Addr] = d
 	}
 	anyUp := slices.ContainsFunc(pool.Members, func(m config.Member) bool {
-		addr := memberAddr(m, key.VIP.Is6())
-		return addr.IsValid() && p.state(health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}) == health.Up
+		target, ok := TargetOf(pool, m, key.VIP.Is6())
+		return ok && p.state(target) == health.Up
 	})
 
 	var wanted []l4.Destination
 	members, unanswered := map[netip.Addr]bool{}, false
 	for _, m := range pool.Members {
-		addr := memberAddr(m, key.VIP.Is6())
-		if !addr.IsValid() {
+		target, ok := TargetOf(pool, m, key.VIP.Is6())
+		if !ok {
 			continue
 		}
+		addr := target.Addr
 		members[addr] = true
-		unanswered = unanswered ||
-			p.obs.Health[health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}].State == health.Unknown
+		unanswered = unanswered || p.obs.Health[target].State == health.Unknown
 		found, isListed := listed[addr]
-		weight, keep := p.weight(pool, m, addr, found, isListed, anyUp)
+		weight, keep := p.weight(pool, m, target, found, isListed, anyUp)
 		if keep {
 			wanted = append(wanted, l4.Destination{
 				Addr: addr, Port: key.Port, Weight: weight, FullWeight: m.Weight,
-				Encapsulation: encapsulations[pool.Encapsulation],
+				Encapsulation: encapsulations[pool.Encapsulation], GUEPort: pool.GUEPort,
 			})
 		}
 	}
@@ -150,8 +152,7 @@ func (p *planner) destinations(key l4.Key, pool config.Pool) []l4.Destination {
 
 // weight tells which weight a member's destination should have now, and
 // whether there should be one at all.
-func (p *planner) weight(pool config.Pool, m config.Member, addr netip.Addr, found l4.Destination, listed, anyUp bool) (weight int, keep bool) {
-	target := health.Target{Pool: pool.Name, Member: m.Name, Addr: addr}
+func (p *planner) weight(pool config.Pool, m config.Member, target health.Target, found l4.Destination, listed, anyUp bool) (weight int, keep bool) {
 	status := p.obs.Health[target]
 	switch p.state(target) {
 	case health.Up:
