@@ -346,7 +346,7 @@ func TestBounds(t *testing.T) {
 			"pool: there are 1025 pools; write at most 1024"},
 		{"addresses checked through the tunnel", "[pool.lb7]\n",
 			repeat(16, "[pool.p%d]\ncheck = { tcp = true, port = 1 }\nmembers = "+addresses(0, 1024)+"\n") + "[pool.lb7]\n",
-			`pool: the members have 16386 addresses to be checked through the tunnel, and there are marks for 16384; write via = "direct" in some of the pools`},
+			`pool: the members take up to 32772 checks through the tunnel, and there are marks for 16384; write via = "direct" in some of the pools`},
 		{"members", `["192.0.2.139", "192.0.2.140"]`, addresses(0, 1025),
 			"pool.lb7: there are 1025 members; write at most 1024"},
 		{"services", "[service.www]", repeat(4096, "[service.s%d]\n") + "[service.www]",
