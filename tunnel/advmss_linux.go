@@ -3,10 +3,12 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -143,8 +145,44 @@ func (d *Decapsulator) setMSS(r netlink.Route, mss int) error {
 		hop.Flags &= int(netlink.FLAG_ONLINK)
 	}
 	r.CacheInfo, r.Expires = nil, 0
-	if r.NHID != 0 {
-		r.Gw, r.MultiPath, r.LinkIndex = nil, nil, 0
+	if r.NHID == 0 {
+		return d.host.handle.RouteChange(&r)
 	}
-	return d.host.handle.RouteChange(&r)
+	return setMSSByNexthop(r)
+}
+
+// setMSSByNexthop is setMSS for a route that has a nexthop object, as FRR makes
+// them. For IPv6 the kernel takes no device beside it (route.c,
+// rtm_to_fib6_config), not even none, and the library always names one. For IPv4
+// it takes a route without metrics for one that it knows with them
+// (fib_semantics.c, fib_find_info_nh), so that none has to be said as 0.
+func setMSSByNexthop(r netlink.Route) error {
+	ones, _ := r.Dst.Mask.Size()
+	address := func(ip net.IP) []byte {
+		if r.Family == netlink.FAMILY_V4 {
+			return ip.To4()
+		}
+		return ip.To16()
+	}
+	message := &nl.RtMsg{RtMsg: unix.RtMsg{
+		Family: uint8(r.Family), Dst_len: uint8(ones), Tos: uint8(r.Tos), Table: unix.RT_TABLE_MAIN,
+		Protocol: uint8(r.Protocol), Scope: uint8(r.Scope), Type: uint8(r.Type),
+	}}
+	request := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	request.AddData(message)
+	request.AddData(nl.NewRtAttr(unix.RTA_DST, address(r.Dst.IP)))
+	request.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(r.Priority))))
+	request.AddData(nl.NewRtAttr(netlink.RTA_NH_ID, nl.Uint32Attr(r.NHID)))
+	if r.Src != nil {
+		request.AddData(nl.NewRtAttr(unix.RTA_PREFSRC, address(r.Src)))
+	}
+	metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+	for _, m := range []struct{ metric, value int }{{unix.RTAX_MTU, r.MTU}, {unix.RTAX_ADVMSS, r.AdvMSS}, {unix.RTAX_INITCWND, r.InitCwnd}} {
+		if m.value > 0 || m.metric == unix.RTAX_ADVMSS {
+			metrics.AddRtAttr(m.metric, nl.Uint32Attr(uint32(m.value)))
+		}
+	}
+	request.AddData(metrics)
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
