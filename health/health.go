@@ -172,6 +172,7 @@ type Status struct {
 	// MTUAnswer is what the last probe of it found, in words, of the same kind
 	// as LastAnswer: "full-size packets (1500 bytes) get through".
 	MTUAnswer string
-	// MTUFailures is how many probes of it failed in a row.
-	MTUFailures int
+	// MTUFailures is how many probes of it failed in a row, MTUUntold how many
+	// found nothing out since something was known.
+	MTUFailures, MTUUntold int
 }

@@ -43,9 +43,16 @@ type mtuAnswer struct {
 // the copy it returns.
 //
 // A failure that rests on silence alone may be a lost packet, so it counts after
-// Fall in a row. All else counts at once.
+// Fall in a row, and so does one that leaves nothing to tell, where something is
+// known. All else counts at once.
 func (s Status) nextMTU(answer mtuAnswer, check Check, now time.Time) Status {
-	s.MTUAnswer = answer.words
+	if answer.state == MTUUnknown && s.MTU != MTUUnknown {
+		// The words stay too: they are the reason of what is known.
+		if s.MTUUntold++; s.MTUUntold < check.Fall {
+			return s
+		}
+	}
+	s.MTUAnswer, s.MTUUntold = answer.words, 0
 	if answer.state != MTUFailed {
 		s.MTUFailures = 0
 	} else if s.MTUFailures++; !answer.certain && s.MTUFailures < check.Fall {

@@ -230,7 +230,7 @@ func (o *Observer) fillDue(w *watch, check Check, now time.Time) bool {
 		return false
 	}
 	o.mu.Lock()
-	soon := w.risen || w.status.MTU == MTUFailed || w.status.MTUFailures > 0
+	soon := w.risen || w.status.MTU == MTUFailed || w.status.MTUFailures+w.status.MTUUntold > 0
 	o.mu.Unlock()
 	return w.filled.IsZero() || now.Sub(w.filled) >= mtuWait(check.Interval, soon)
 }
@@ -261,7 +261,7 @@ func (o *Observer) record(w *watch, answer Answer, check Check) (rose bool) {
 	after := before.Next(before.withMTU(answer, check), check, time.Now())
 	if check.Through == nil {
 		// What was found through the tunnel says nothing of another way.
-		after.MTU, after.MTUSince, after.MTUAnswer, after.MTUFailures = 0, time.Time{}, "", 0
+		after.MTU, after.MTUSince, after.MTUAnswer, after.MTUFailures, after.MTUUntold = 0, time.Time{}, "", 0, 0
 	}
 	w.status = after
 	// A target that was removed while its answer came in is nobody's news.

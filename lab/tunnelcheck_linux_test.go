@@ -157,11 +157,28 @@ func TestTunnelCheck(t *testing.T) {
 		b.await(first, "up as it is not required", patience, isUp)
 		b.sh("LB7-1", "ip link set eth0 mtu 1600")
 		b.await(first, "without a warning", patience, func(m control.Member) bool { return isUp(m) && m.FullSize == "ok" && m.Warning == "" })
-		log := must(os.ReadFile(filepath.Join(b.dir, "log", "LB4-1", "lb4d.log")))
-		for _, line := range []string{"member lacks room for full-size packets", "member no longer lacks room for full-size packets"} {
-			if n := strings.Count(string(log), line); n != 2 {
-				t.Errorf("the log says %q %d times, want once for each address", line, n)
+		// One line a change, for each address.
+		told := map[string]string{}
+		for line := range strings.Lines(string(must(os.ReadFile(filepath.Join(b.dir, "log", "LB4-1", "lb4d.log"))))) {
+			_, rest, found := strings.Cut(line, "room for full-size packets\"")
+			if !found {
+				continue
 			}
+			_, rest, _ = strings.Cut(rest, "address=")
+			address, _, _ := strings.Cut(rest, " ")
+			if strings.Contains(line, "no longer lacks") {
+				told[address] += "regained "
+			} else {
+				told[address] += "lost "
+			}
+		}
+		for address, changes := range told {
+			if strings.ReplaceAll(changes, "lost regained ", "") != "" {
+				t.Errorf("the log tells of %s: %s", address, changes)
+			}
+		}
+		if len(told) != 2 {
+			t.Errorf("the log tells of %v, want both addresses of %s", told, first)
 		}
 	})
 
