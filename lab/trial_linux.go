@@ -142,7 +142,21 @@ func (b *bout) hold(ctx context.Context, o load.Options) error {
 // well waits until every VIP is in every router's table through every LB4 host,
 // and every LB7 host that takes part in every LB4's IPVS.
 func (b *bout) well(ctx context.Context) error {
-	if err := b.settle(ctx); err != nil {
+	err := b.settle(ctx)
+	if err != nil && b.Topology.Balancer != LB4D && ctx.Err() == nil {
+		// An event that it did not survive must not decide about the next. lb4d
+		// has no such help.
+		b.tell("not well again by itself: all of it is restarted")
+		for _, h := range b.Topology.ByRole(RoleLB4) {
+			for _, name := range b.Topology.balancers() {
+				if err := b.Restart(h.Name, name); err != nil {
+					return err
+				}
+			}
+		}
+		err = b.settle(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitForEvent)
