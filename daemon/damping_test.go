@@ -41,7 +41,7 @@ withdraw 198.51.100.1/32
 announce 198.51.100.1/32
 withdraw 198.51.100.1/32`)
 		v := w.status.VIPs[0]
-		if v.Failures != 3 || v.HeldUntil.Sub(time.Now()) != 9*time.Second || !strings.HasPrefix(v.Reason, "held down until ") {
+		if v.Failures != 3 || time.Until(v.HeldUntil) != 9*time.Second || !strings.HasPrefix(v.Reason, "held down until ") {
 			t.Errorf("status %+v, want it held for 9s more after 3 failures", v)
 		}
 
