@@ -179,17 +179,21 @@ func TestService(t *testing.T) {
 	m := newManager(t, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-config", path)
-	cmd.Env = append(os.Environ(), asProgram+"=1", "NOTIFY_SOCKET="+filepath.Join(dir, "notify"), "WATCHDOG_USEC=2000000")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential:  &syscall.Credential{Uid: uid, Gid: gid},
-		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE},
-	}
 	var log strings.Builder
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	run := func() *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", "-config", path)
+		cmd.Env = append(os.Environ(), asProgram+"=1", "NOTIFY_SOCKET="+filepath.Join(dir, "notify"), "WATCHDOG_USEC=2000000")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Credential:  &syscall.Credential{Uid: uid, Gid: gid},
+			AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE},
+		}
+		cmd.Stderr = &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
 	}
+	cmd := run()
 	defer func() {
 		if t.Failed() {
 			t.Logf("log of lb4d:\n%s", log.String())
@@ -220,6 +224,24 @@ func TestService(t *testing.T) {
 	_ = cmd.Process.Signal(syscall.SIGHUP)
 	m.hears("RELOADING=1")
 	m.hears("READY=1")
+
+	// USR2: it is gone at once, and all is as it was for the next one.
+	_ = cmd.Process.Signal(syscall.SIGUSR2)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after USR2: %v; want exit status 0", err)
+	}
+	if left, err := os.ReadFile("/proc/net/ip_vs"); err != nil || string(left) != string(table) {
+		t.Errorf("after USR2 the table is\n%s\nwant it as it was:\n%s", left, table)
+	}
+	if strings.Contains(log.String(), "stopping") {
+		t.Error("USR2 was taken for a stop")
+	}
+	cmd = run()
+	m.hears("READY=1")
+	if want := `msg="routes kept through the restart" families=ipv4 reason="the kernel still forwards 2 of the 2 VIPs that were announced"`; !strings.Contains(log.String(), want) {
+		t.Errorf("the log lacks %s", want)
+	}
+
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	m.hears("STOPPING=1")
 	if err := cmd.Wait(); err != nil {
