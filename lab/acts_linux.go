@@ -51,7 +51,7 @@ func (b *bout) acts() []act {
 		}},
 		{trial: Trial{Name: restartedName, Allowed: "0", OneWay: true}, play: b.restarted},
 		{trial: Trial{Name: killedName, Allowed: "0", OneWay: true}, play: b.killed},
-		{trial: Trial{Name: upgradedName, Allowed: "0", OneWay: true}, play: b.upgraded},
+		{trial: Trial{Name: upgradedName, Allowed: "0", OneWay: true}, prepare: b.unpack, play: b.upgraded},
 		{trial: Trial{Name: haproxyName, Allowed: "carried, new " + words(b.blind())},
 			play: func(ctx context.Context, t *Trial) (mercy, error) { return b.haproxyKilled(ctx, t, last) }},
 		b.cutOff(last),
@@ -174,17 +174,24 @@ func (b *bout) killed(ctx context.Context, t *Trial) (mercy, error) {
 	})
 }
 
-// upgraded replaces the programs and restarts them one by one, as the packages
-// of a distribution do. lb4d is told to hand over, and started by its supervisor.
+// unpack puts the new programs where the next start finds them.
+func (b *bout) unpack() error {
+	for _, name := range b.Topology.balancers() {
+		if err := b.replace(b.Topology.ByRole(RoleLB4)[0].Name, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upgraded has the new programs take over one by one, as the packages of a
+// distribution do. lb4d is told to hand over, and started by its supervisor.
 func (b *bout) upgraded(ctx context.Context, t *Trial) (mercy, error) {
 	h, names := b.Topology.ByRole(RoleLB4)[0].Name, b.Topology.balancers()
 	return mercy{}, b.do(ctx, &t.React, deed{
-		told: fmt.Sprintf("%s: %v replaced and restarted, one by one", h, names),
+		told: fmt.Sprintf("%s: %v upgraded, one by one", h, names),
 		do: func() error {
 			for _, name := range names {
-				if err := b.replace(h, name); err != nil {
-					return err
-				}
 				if err := b.succeed(ctx, h, name); err != nil {
 					return err
 				}

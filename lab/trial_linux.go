@@ -68,6 +68,8 @@ type act struct {
 	kinds []load.Kind
 	// stall is when a user without a byte gives up; the bout's where 0.
 	stall time.Duration
+	// prepare is done before any of that.
+	prepare func() error
 	// quiet leaves out the new requests.
 	quiet bool
 	// play does it, and tells what it may break.
@@ -89,6 +91,11 @@ func (b *bout) measure(ctx context.Context, a act) error {
 	if !a.quiet {
 		kinds = append(kinds, load.Quick(newRate))
 	}
+	if a.prepare != nil {
+		if err := a.prepare(); err != nil {
+			return err
+		}
+	}
 	if err := b.hold(ctx, load.Options{Kinds: kinds, StallTimeout: a.stall}); err != nil {
 		return err
 	}
@@ -108,6 +115,9 @@ func (b *bout) measure(ctx context.Context, a act) error {
 	}
 	t.judge(r.Faults, m)
 	b.tell("broken: %s", t.broken())
+	for _, f := range t.Examples {
+		b.tell("  for one, %v to %v, answered by %q, %s: %s", f.Source, f.Target, f.LB7, f.Outcome, f.Error)
+	}
 	b.trials.Events = append(b.trials.Events, t)
 	return nil
 }
