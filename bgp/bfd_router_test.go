@@ -41,12 +41,21 @@ func (n *neighbour) silence(t *testing.T) {
 	}
 }
 
-// Over a link that loses everything without a word both sides know within a
-// second and a half what the hold time tells after six: the router's routes are
-// gone, and so is our session. Over one hop and, as routers take internal peers
-// that are not said to be direct, as if over several.
-func TestBFD(t *testing.T) {
-	birdWith := func(how string) func(*testing.T) router {
+// watched is a router with BFD for this host, 300 ms and three times.
+type watched struct {
+	name     string
+	peer     Peer
+	multihop bool
+	// restarts tells that it keeps the routes of a process that is gone, its
+	// BFD packets with it.
+	restarts bool
+	start    func(*testing.T) router
+}
+
+// watchedRouters are over one hop and, as routers take internal peers that are
+// not said to be direct, as if over several.
+func watchedRouters() []watched {
+	birdWith := func(local, neighbor, how string) func(*testing.T) router {
 		return func(t *testing.T) router {
 			return startBird(t, `
 protocol kernel { ipv4 { export all; }; }
@@ -56,9 +65,9 @@ protocol bfd {
   interface "*" { min rx interval 300 ms; min tx interval 300 ms; multiplier 3; };
   multihop { min rx interval 300 ms; min tx interval 300 ms; multiplier 3; };
 }
-protocol bgp over4 {
-  local 192.0.2.254 as 65000;
-  neighbor 192.0.2.132 as 65000;
+protocol bgp host {
+  local `+local+` as 65000;
+  neighbor `+neighbor+` as 65000;
   `+how+`
   passive; bfd on;
   ipv4 { import all; export none; };
@@ -67,15 +76,9 @@ protocol bgp over4 {
 `, here, there)
 		}
 	}
-	for _, test := range []struct {
-		name     string
-		multihop bool
-		start    func(*testing.T) router
-	}{
-		{"BIRD", false, birdWith("direct;")},
-		{"BIRD multihop", true, birdWith("multihop;")},
-		{"FRR", false, func(t *testing.T) router {
-			return startFRRWith(t, true, `65010
+	frrIn := func(as int) func(*testing.T) router {
+		return func(t *testing.T) router {
+			return startFRRWith(t, true, fmt.Sprint(as)+`
  no bgp ebgp-requires-policy
  neighbor 192.0.2.132 remote-as 65000
  neighbor 192.0.2.132 passive
@@ -83,74 +86,120 @@ protocol bgp over4 {
  address-family ipv6 unicast
   neighbor 192.0.2.132 activate
 `, here, there)
-		}},
-	} {
+		}
+	}
+	return []watched{
+		{"BIRD", overIPv4(65000), false, false, birdWith("192.0.2.254", "192.0.2.132", "direct;")},
+		{"BIRD over IPv6", overIPv6(65000), false, false, birdWith("2001:db8::fe", "2001:db8::84", "direct;")},
+		{"BIRD multihop", overIPv4(65000), true, false, birdWith("192.0.2.254", "192.0.2.132", "multihop;")},
+		{"FRR", overIPv4(65010), false, true, frrIn(65010)},
+		{"FRR, internal", overIPv4(65000), false, true, frrIn(65000)},
+	}
+}
+
+// watch brings a session up, with a graceful restart that the router agrees to,
+// and BFD beside it. down receives why the way broke.
+func (w watched) watch(t *testing.T) (r router, s *Speaker, m *bfd.Monitor, down chan string) {
+	t.Helper()
+	r = w.start(t)
+	s, book := startSpeaker(t, Options{})
+	if err := s.Set(prefixes("198.51.100.1/32", "2001:db8:1::1/128")); err != nil {
+		t.Fatal(err)
+	}
+	peer := w.peer
+	peer.GracefulRestart = time.Minute
+	s.establish(t, peer)
+	down = make(chan string, 1)
+	m = bfd.Start(book.logger(slog.LevelInfo), func(address netip.Addr, reason string) {
+		s.DropBFDDown(address, reason)
+		select {
+		case down <- reason:
+		default:
+		}
+	}, func() {})
+	t.Cleanup(m.Close)
+	w.up(t, m, 300*time.Millisecond, 3, 900*time.Millisecond)
+	if hops := r.nextHops(t, "198.51.100.1/32"); len(hops) != 1 {
+		t.Fatalf("next hops %v, want one", hops)
+	}
+	return r, s, m, down
+}
+
+// up waits until both sides have confirmed the intervals.
+func (w watched) up(t *testing.T, m *bfd.Monitor, interval time.Duration, multiplier int, detection time.Duration) {
+	t.Helper()
+	eventually(t, func() (bool, string) {
+		if err := m.SetPeers([]bfd.Peer{{Name: w.peer.Name, Address: w.peer.Address, Interval: interval, Multiplier: multiplier, Multihop: w.multihop}}); err != nil {
+			t.Fatal(err)
+		}
+		p := m.Peers()[0]
+		return p.State == bfd.Up && p.Remote == bfd.Up && p.Detection == detection && p.Interval == interval, fmt.Sprintf("%+v", p)
+	})
+}
+
+// gone tells how long after begun the router's kernel has lost the routes, or
+// that it still has them after a while.
+func gone(t *testing.T, r router, begun time.Time, within time.Duration) (time.Duration, bool) {
+	for time.Since(begun) < within {
+		if len(r.nextHops(t, "198.51.100.1/32"))+len(r.nextHops(t, "2001:db8:1::1/128")) == 0 {
+			return time.Since(begun), true
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return within, false
+}
+
+// Over a link that loses everything without a word both sides know within a
+// second and a half what the hold time tells after six: the router's routes are
+// gone, graceful restart or not, and so is our session.
+func TestBFD(t *testing.T) {
+	for _, test := range watchedRouters() {
 		t.Run(test.name, func(t *testing.T) {
-			r := test.start(t)
-			as := uint32(65000)
-			if test.name == "FRR" {
-				as = 65010
-			}
-			s, book := startSpeaker(t, Options{})
-			if err := s.Set(prefixes("198.51.100.1/32", "2001:db8:1::1/128")); err != nil {
-				t.Fatal(err)
-			}
-			peer := overIPv4(as)
-			s.establish(t, peer)
-			down := make(chan string, 1)
-			m := bfd.Start(book.logger(slog.LevelInfo), func(address netip.Addr, reason string) {
-				s.DropBFDDown(address, reason)
-				select {
-				case down <- reason:
-				default:
-				}
-			}, func() {})
-			t.Cleanup(m.Close)
-			watched := bfd.Peer{Name: peer.Name, Address: peer.Address, Interval: 300 * time.Millisecond, Multiplier: 3, Multihop: test.multihop}
-			up := func(detection time.Duration) {
-				t.Helper()
-				eventually(t, func() (bool, string) {
-					if err := m.SetPeers([]bfd.Peer{watched}); err != nil {
-						t.Fatal(err)
-					}
-					p := m.Peers()[0]
-					// Both sides have confirmed the interval.
-					return p.State == bfd.Up && p.Remote == bfd.Up && p.Detection == detection && p.Interval == watched.Interval,
-						fmt.Sprintf("%+v", p)
-				})
-			}
-			up(900 * time.Millisecond)
-			before := status(t, s, peer.Name)
+			r, s, m, down := test.watch(t)
+			before := status(t, s, test.peer.Name)
 			// Other intervals are agreed on while it goes on.
-			watched.Interval, watched.Multiplier = 500*time.Millisecond, 4
-			up(1500 * time.Millisecond)
-			watched.Interval, watched.Multiplier = 300*time.Millisecond, 3
-			up(900 * time.Millisecond)
-			if after := status(t, s, peer.Name); after.State != stateEstablished || after.Since != before.Since || m.Peers()[0].Failures > 0 {
+			test.up(t, m, 500*time.Millisecond, 4, 1500*time.Millisecond)
+			test.up(t, m, 300*time.Millisecond, 3, 900*time.Millisecond)
+			if after := status(t, s, test.peer.Name); after.State != stateEstablished || after.Since != before.Since || m.Peers()[0].Failures > 0 {
 				t.Fatalf("after BFD had other intervals: %+v, was %+v; %+v", after, before, m.Peers())
 			}
-			if hops := r.nextHops(t, "198.51.100.1/32"); len(hops) != 1 {
-				t.Fatalf("next hops %v, want one", hops)
-			}
-
 			begun := time.Now()
 			networks(r).silence(t)
-			gone := make(chan time.Duration, 1)
-			go func() {
-				for len(r.nextHops(t, "198.51.100.1/32"))+len(r.nextHops(t, "2001:db8:1::1/128")) > 0 && time.Since(begun) < patience {
-					time.Sleep(5 * time.Millisecond)
-				}
-				gone <- time.Since(begun)
-			}()
-			at, reason := <-gone, <-down
-			p := status(t, s, peer.Name)
-			t.Logf("routes gone after %s; here %q, session lost %s after", at, reason, p.Since.Sub(begun))
-			if at > 1500*time.Millisecond {
+			at, ok := gone(t, r, begun, patience)
+			reason := <-down
+			var p PeerStatus
+			eventually(t, func() (bool, string) { // a moment after it was told
+				p = status(t, s, test.peer.Name)
+				return p.State != stateEstablished, fmt.Sprintf("%+v", p)
+			})
+			t.Logf("routes gone after %s; here %q, session lost after %s", at, reason, p.Since.Sub(begun))
+			if !ok || at > 1500*time.Millisecond {
 				t.Errorf("routes gone after %s, want at most 1.5s", at)
 			}
-			if p.State == stateEstablished || p.Since.Sub(begun) > 1500*time.Millisecond {
+			if p.Since.Sub(begun) > 1500*time.Millisecond {
 				t.Errorf("our session: %+v, want it lost within 1.5s", p)
 			}
+		})
+	}
+}
+
+// A process that is gone closes its connections and sends no BFD packets. Whether
+// the routes that the router agreed to keep stay is the router's to say.
+func TestBFDAfterCrash(t *testing.T) {
+	for _, test := range watchedRouters() {
+		t.Run(test.name, func(t *testing.T) {
+			r, s, _, _ := test.watch(t)
+			begun := time.Now()
+			s.Abandon()
+			networks(r).silence(t) // as our BFD would not be
+			at, ok := gone(t, r, begun, 3*time.Second)
+			if ok == test.restarts {
+				t.Errorf("routes gone: %v, after %s", ok, at)
+			}
+			if ok && at > 1500*time.Millisecond {
+				t.Errorf("routes gone after %s, want at most 1.5s", at)
+			}
+			t.Logf("routes gone: %v, after %s", ok, at)
 		})
 	}
 }

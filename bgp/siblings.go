@@ -273,7 +273,8 @@ func (src *source) announced(_ bgp.Family, prefix []byte, host netip.Addr, id ui
 		path.RouterID = said.originator
 	}
 	if said.marked {
-		path.Fingerprint = &said.fingerprint
+		fingerprint := said.fingerprint // else all of said would be on the heap, for each prefix
+		path.Fingerprint = &fingerprint
 	}
 	src.all.mu.Lock()
 	defer src.all.mu.Unlock()
