@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lb4d/internal/haproxytest"
+	"lb4d/l7/runtime"
 )
 
 // benchHosts is how many hosts the maps have.
@@ -280,4 +281,47 @@ func (r rows) table() string {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(c[:], " | "))
 	}
 	return b.String()
+}
+
+// BenchmarkMap is what changes of a map of 100,000 lines take.
+func BenchmarkMap(b *testing.B) {
+	names, pods, text := hosts(benchHosts)
+	s := newSite(b, text, nil)
+	c, err := runtime.New(s.Socket, runtime.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var all []pair
+	for _, h := range names {
+		all = append(all, pair{h, pods[h]})
+	}
+	file := s.cfg.Map
+	one := func(cmd runtime.Command, err error) error {
+		if err != nil {
+			return err
+		}
+		return c.Do(b.Context(), cmd)[0]
+	}
+	n := 0 // each time another line, from all over the map
+	host := func() string { n++; return names[n*7919%len(names)] }
+	for _, m := range []struct {
+		name string
+		do   func() error
+	}{
+		{"set one line", func() error { return one(runtime.SetMap(file, host(), "pod0")) }},
+		{"delete one line", func() error { return one(runtime.DelMap(file, host())) }},
+		{"add one line", func() error { return one(runtime.AddMap(file, "x"+host(), "pod0")) }},
+		{"give all lines anew", func() error { return c.ReplaceMap(b.Context(), file, lines(all)) }},
+		{"read all lines", func() error {
+			return c.ShowMap(b.Context(), file, func(string, string) error { return nil })
+		}},
+	} {
+		b.Run(m.name, func(b *testing.B) {
+			for b.Loop() {
+				if err := m.do(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
