@@ -11,7 +11,7 @@ LINT_VERSION := v2.15.0
 KERNEL_TESTS := ./l4/... ./tunnel/... ./lab ./cmd/lb4d
 OTHER_TESTS   = $(shell $(GO) list ./... | grep -v -E '^lb4d/(l4|tunnel|lab|cmd/lb4d)$$')
 
-.PHONY: all build lab compare test test-deps unit kernel-test lint install clean
+.PHONY: all build lab compare bench-directory test test-deps unit kernel-test lint install clean
 
 all: build
 
@@ -28,6 +28,13 @@ lab: build
 compare: build
 	bin/lab install keepalived exabgp
 	bin/lab compare
+
+## bench-directory: lb7d's directory beside a Lua action that asks for each
+## request, and a map filled by hand.
+bench-directory: build
+	bin/lab install
+	LAB_REQUIRED=1 $(GO) test -run '^$$' -bench AgainstLua -benchtime 1x -timeout 30m ./l7/directory
+	LAB_REQUIRED=1 $(GO) test -run '^$$' -bench 'Map$$' -benchtime 20x -timeout 10m ./l7/directory
 
 ## test: every test, those that need a kernel or root included.
 test: test-deps
@@ -66,6 +73,7 @@ install: build
 	install -D -m 0644 packaging/systemd/lb4d.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/lb4d.conf
 	install -D -m 0644 packaging/systemd/lb4d.modules $(DESTDIR)/usr/lib/modules-load.d/lb4d.conf
 	install -D -m 0644 config/reference.toml $(DESTDIR)$(PREFIX)/share/doc/lb4d/lb4d.toml
+	install -D -m 0644 packaging/haproxy/directory.cfg $(DESTDIR)$(PREFIX)/share/doc/lb4d/haproxy-directory.cfg
 
 clean:
 	rm -rf bin
