@@ -141,7 +141,7 @@ func race(b *testing.B, row *rows, s *site, lua string, names []string, pods map
 		times(s.http, 4, time.Second, nil) // warm
 	}
 	var quiet, flooded []float64
-	for range 3 {
+	for range 7 {
 		quiet = append(quiet, ms(times(s.http, 4, 4*time.Second, nil).quantile(0.99)))
 		flooded = append(flooded, ms(times(s.http, 4, 0, func() { flood(s.http, 500, 4*time.Second) }).quantile(0.99)))
 	}

@@ -96,10 +96,12 @@ func (b *book) askedFor(host string) int {
 
 // newPod is a server that says its name and what it was asked.
 func newPod(t testing.TB, name string) *httptest.Server {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/stream":
 			stream(w, r)
+		case "/bare":
+			bare(w, r)
 		case "/upgrade":
 			upgrade(w, r)
 		case "/headers":
@@ -114,6 +116,8 @@ func newPod(t testing.TB, name string) *httptest.Server {
 			fmt.Fprintf(w, "%s %s %s %d", name, r.Method, r.RequestURI, n)
 		}
 	}))
+	s.Config.DisableGeneralOptionsHandler = true
+	s.Start()
 	t.Cleanup(s.Close)
 	return s
 }

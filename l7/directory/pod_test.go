@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,26 @@ func upgrade(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprint(conn, line)
 	}
+}
+
+// bare is an answer with next to nothing in its head.
+func bare(w http.ResponseWriter, _ *http.Request) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "HTTP/1.1 203 \r\nContent-Length: 6\r\nX-Bare: 1\r\nConnection: close\r\n\r\n<html>")
+}
+
+// sortedHead is an answer with its head's lines in order, and its reason left
+// out.
+func sortedHead(answer string) string {
+	head, body, _ := strings.Cut(answer, "\r\n\r\n")
+	lines := strings.Split(head, "\r\n")
+	lines[0] = lines[0][:min(len(lines[0]), len("HTTP/1.1 203"))]
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n\n" + body
 }
 
 // talk is a connection on which the test speaks HTTP by hand.
@@ -152,6 +173,28 @@ func TestMissIsLikeAHit(t *testing.T) {
 				for i := range 3 {
 					c.send(fmt.Sprintf("ping %d\n", i))
 					c.until(fmt.Sprintf("ping %d", i))
+				}
+			})
+			t.Run("the target as it came", func(t *testing.T) {
+				for _, target := range []string{"/a%2Fb//c/./../d;x=1?q=%2f&&y", "//x//", "/%7Euser?", "/a?b?c#", "*"} {
+					method := "PATCH"
+					if target == "*" {
+						method = "OPTIONS"
+					}
+					c := dialTo(t, s.http)
+					c.send(method + " " + strings.TrimSuffix(target, "#") + " HTTP/1.1\r\nHost: " + kind.host() + "\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+					text, _ := io.ReadAll(c.Reader)
+					if want := "pod0 " + method + " " + strings.TrimSuffix(target, "#") + " 0"; !strings.HasSuffix(string(text), want) {
+						t.Errorf("got %q, want it to end in %q", text, want)
+					}
+				}
+			})
+			t.Run("what the pod leaves out", func(t *testing.T) {
+				c := dialTo(t, s.http)
+				c.send("GET /bare HTTP/1.1\r\nHost: " + kind.host() + "\r\nConnection: close\r\n\r\n")
+				text, _ := io.ReadAll(c.Reader)
+				if want := "HTTP/1.1 203 \r\ncontent-length: 6\r\nx-bare: 1\r\nconnection: close\r\n\r\n<html>"; sortedHead(string(text)) != sortedHead(want) {
+					t.Errorf("got %q, want %q", text, want)
 				}
 			})
 			t.Run("what the pod sees", func(t *testing.T) {

@@ -69,11 +69,11 @@ func (d *Directory) serve(ctx context.Context, l net.Listener) error {
 // HAProxy's frontend for misses, as it came.
 func (d *Directory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Host == CheckHost {
-		d.check(w)
+		d.check(w, r)
 		return
 	}
 	if !d.enter() {
-		refuse(w, http.StatusServiceUnavailable, "too many requests at once")
+		refuse(w, r, http.StatusServiceUnavailable, "too many requests at once")
 		return
 	}
 	defer d.leave()
@@ -81,6 +81,8 @@ func (d *Directory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	// What the pod leaves out, Go's server would add.
+	w.Header()["Content-Type"], w.Header()["Date"] = nil, nil
 	// Without this, Go's server reads a request's body to its end before it
 	// sends an answer's head (net/http, ResponseController).
 	_ = http.NewResponseController(w).EnableFullDuplex()
@@ -88,9 +90,9 @@ func (d *Directory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // check answers HAProxy's health check.
-func (d *Directory) check(w http.ResponseWriter) {
+func (d *Directory) check(w http.ResponseWriter, r *http.Request) {
 	if !d.Ready() {
-		refuse(w, http.StatusServiceUnavailable, "starting")
+		refuse(w, r, http.StatusServiceUnavailable, "starting")
 		return
 	}
 	w.WriteHeader(http.StatusOK)
@@ -133,14 +135,14 @@ func (d *Directory) route(w http.ResponseWriter, r *http.Request) (backend strin
 	case (bad || errors.Is(err, ErrUnknown)) && d.cfg.DefaultBackend != "":
 		return d.cfg.DefaultBackend, true
 	case bad:
-		refuse(w, http.StatusBadRequest, "the Host header is no host's name")
+		refuse(w, r, http.StatusBadRequest, "the Host header is no host's name")
 	case errors.Is(err, ErrUnknown):
-		refuse(w, http.StatusNotFound, "no such host")
+		refuse(w, r, http.StatusNotFound, "no such host")
 	case r.Context().Err() != nil: // nobody is left to be told
 	default:
 		// What is wrong inside is nobody's business outside; the status tells.
 		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "the host's place is not known at the moment")
+		refuse(w, r, http.StatusServiceUnavailable, "the host's place is not known at the moment")
 	}
 	return "", false
 }
@@ -162,10 +164,12 @@ func (d *Directory) missed(host string, plain bool) {
 	}
 }
 
-// refuse answers a request that goes nowhere. The connection is closed, so
-// that a body still on its way is not waited for.
-func refuse(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Connection", "close")
+// refuse answers a request that goes nowhere. Where a body may still be on its
+// way, it is not waited for: the connection is closed.
+func refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
 	w.Header().Set("Cache-Control", "no-store")
 	http.Error(w, text, status)
 }
@@ -219,7 +223,7 @@ func (d *Directory) newProxy() *httputil.ReverseProxy {
 			if first {
 				d.log.Warn("HAProxy's frontend for misses did not take a request", "forward", d.cfg.Forward, "err", err)
 			}
-			refuse(w, http.StatusBadGateway, "HAProxy did not take the request back")
+			refuse(w, r, http.StatusBadGateway, "HAProxy did not take the request back")
 		},
 	}
 }

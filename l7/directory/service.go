@@ -83,8 +83,8 @@ func (b *budget) take(now time.Time, total int) bool {
 }
 
 // text says what the budget holds back, or nothing.
-func (b *budget) text() string {
-	if !b.held {
+func (b *budget) text(now time.Time) string {
+	if !b.held || now.Sub(b.from) >= b.every {
 		return ""
 	}
 	return fmt.Sprintf("the directory no longer knows %d hosts and more within %s; further ones are kept, as it may have lost its data", b.n, b.every)

@@ -149,7 +149,7 @@ func (d *Directory) Status() Status {
 		problem(fmt.Sprintf("%d of %d answers are older than %s", s.Stale, s.Hosts, d.cfg.TTL))
 	}
 	problem(d.now.missing)
-	problem(d.gone.text())
+	problem(d.gone.text(now))
 	problem(d.now.bulk)
 	problem(d.now.file)
 	if now.Sub(d.now.forwardAt) < time.Minute {

@@ -143,11 +143,11 @@ func TestBudget(t *testing.T) {
 		}
 		return n
 	}
-	if n := gone(noon, 8); n != 8 || b.text() != "" {
-		t.Errorf("%d of 8, %q", n, b.text())
+	if n := gone(noon, 8); n != 8 || b.text(noon) != "" {
+		t.Errorf("%d of 8, %q", n, b.text(noon))
 	}
-	if n := gone(noon.Add(time.Minute), 1000); n != 100 || b.text() == "" {
-		t.Errorf("%d of 1000, %q", n, b.text())
+	if n := gone(noon.Add(time.Minute), 1000); n != 100 || b.text(noon.Add(time.Minute)) == "" || b.text(noon.Add(2*time.Minute)) != "" {
+		t.Errorf("%d of 1000, %q", n, b.text(noon.Add(time.Minute)))
 	}
 	if n := gone(noon.Add(90*time.Second), 900); n != 0 {
 		t.Errorf("%d more in the same span", n)

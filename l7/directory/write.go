@@ -51,10 +51,9 @@ func (k *keeper) write(ctx context.Context) error {
 		all = d.table.pairs()
 	}
 	d.mu.Unlock()
-	if !whole && c.size() == 0 {
-		return nil
+	if whole || c.size() > 0 {
+		k.wantFile = firstOf(k.wantFile, time.Now())
 	}
-	k.wantFile = firstOf(k.wantFile, time.Now())
 	var err error
 	if whole {
 		if err = d.haproxy.ReplaceMap(ctx, d.cfg.Map, lines(all)); err == nil {
@@ -63,7 +62,7 @@ func (k *keeper) write(ctx context.Context) error {
 				k.shown[p.host] = p.backend
 			}
 		}
-	} else {
+	} else if c.size() > 0 {
 		err = k.change(ctx, c)
 	}
 	now := time.Now()
