@@ -40,7 +40,6 @@ func stop(t *testing.T, drainTime string) *stopping {
 	time.Sleep(100 * time.Millisecond)
 	s.traffic(10*time.Second, 200)
 	s.w.since()
-	s.w.log.Reset()
 	s.asked = time.Now()
 	cancel()
 	synctest.Wait()
@@ -51,7 +50,8 @@ func stop(t *testing.T, drainTime string) *stopping {
 // kernel adds them up.
 func (s *stopping) traffic(d time.Duration, n uint64) {
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(2 * time.Second) {
-		s.w.tableNow[0].Received.Packets += n
+		synctest.Wait()
+		s.w.receive(n)
 	}
 	synctest.Wait()
 }
@@ -77,7 +77,7 @@ func TestStopDrains(t *testing.T) {
 		if v := s.w.status.VIPs[0]; v.Drain == nil || v.Drain.Phase != "lingering" || v.Drain.PacketsPerSecond != 0 {
 			t.Errorf("status %+v, drain %+v", v, v.Drain)
 		}
-		s.w.tableNow[0].Received.Packets += 7
+		s.w.receive(7)
 		s.loop.Wait()
 		if s.ended < 4*time.Second || s.ended > 6*time.Second {
 			t.Errorf("ended after %v, want the withdrawal and a look after it", s.ended)

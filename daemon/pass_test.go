@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ type world struct {
 	journal []string
 	log     strings.Builder
 
+	mu        sync.Mutex // over the journal and the counters in tableNow
 	tableNow  l4.Table
 	addresses []netip.Addr
 	routesNow []bgp.Route
@@ -60,17 +62,31 @@ type world struct {
 }
 
 func (w *world) did(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.journal = append(w.journal, fmt.Sprintf(format, args...))
 }
 
 // since returns the journal and begins a new page.
 func (w *world) since() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	page := strings.Join(w.journal, "\n")
 	w.journal = nil
 	return page
 }
 
+// receive has the kernel count n packets more to the first service, while the
+// loop may be at work.
+func (w *world) receive(n uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tableNow[0].Received.Packets += n
+}
+
 func (w *world) ListVIPs(ours func(netip.Addr) bool) (l4.Table, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	table := slices.DeleteFunc(slices.Clone(w.tableNow), func(s l4.Service) bool { return s.FWMark != 0 || !ours(s.VIP) })
 	for i := range table {
 		table[i].Destinations = slices.Clone(table[i].Destinations)
