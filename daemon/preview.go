@@ -53,7 +53,7 @@ func (v *view) preview(ctx context.Context, cfg *config.Config) (*control.PlanAn
 		Host:   v.host,
 		Checks: checkChanges(plan.Targets(v.cfg), plan.Targets(cfg)),
 		VIPs:   vipChanges(v.vips, after.VIPs),
-		Peers:  peerChanges(peersOf(v.cfg), peersOf(cfg)),
+		Peers:  append(peerChanges(peersOf(v.cfg), peersOf(cfg)), wayChanges(waysOf(v.cfg), waysOf(cfg))...),
 	}
 	if err := needsRestart(v.cfg, cfg); err != nil {
 		a.Refused, a.Restart = true, strings.Split(err.Error(), "\n")

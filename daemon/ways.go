@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"fmt"
+	"net/netip"
 	"time"
 
 	"lb4d/bfd"
@@ -40,3 +42,38 @@ func showWays(peers []control.Peer, ways []bfd.Status) {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// wayChanges tells of the peers whose BFD begins, ends or changes.
+func wayChanges(old, new []bfd.Peer) []control.Change {
+	before := map[netip.Addr]bfd.Peer{}
+	for _, p := range old {
+		before[p.Address] = p
+	}
+	words := func(p bfd.Peer) string {
+		s := fmt.Sprintf("%s, multiplier %d", p.Interval, p.Multiplier)
+		if p.Multihop {
+			s += ", multihop"
+		}
+		return s
+	}
+	var changes []control.Change
+	note := func(p bfd.Peer, change, reason string) {
+		changes = append(changes, control.Change{What: fmt.Sprintf("BFD with %s (%s)", p.Name, p.Address), Change: change, Reason: reason})
+	}
+	for _, p := range new {
+		was, known := before[p.Address]
+		delete(before, p.Address)
+		switch {
+		case !known:
+			note(p, "added", words(p))
+		case words(was) != words(p):
+			note(p, "changed", words(p)+", was "+words(was))
+		}
+	}
+	for _, p := range old {
+		if _, gone := before[p.Address]; gone {
+			note(p, "removed", "the router may take that for a failure, unless BFD was taken from it first")
+		}
+	}
+	return changes
+}

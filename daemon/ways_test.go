@@ -35,3 +35,24 @@ func TestWays(t *testing.T) {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 }
+
+// TestWayChanges: a plan tells what becomes of BFD.
+func TestWayChanges(t *testing.T) {
+	a := bfd.Peer{Name: "rr1", Address: netip.MustParseAddr("192.0.2.254"), Interval: 300 * time.Millisecond, Multiplier: 3}
+	b := bfd.Peer{Name: "rr2", Address: netip.MustParseAddr("192.0.2.253"), Interval: time.Second, Multiplier: 5, Multihop: true}
+	slower := a
+	slower.Interval = time.Second
+	for _, tt := range []struct {
+		old, new []bfd.Peer
+		want     []control.Change
+	}{
+		{[]bfd.Peer{a, b}, []bfd.Peer{b, a}, nil},
+		{nil, []bfd.Peer{b}, []control.Change{{What: "BFD with rr2 (192.0.2.253)", Change: "added", Reason: "1s, multiplier 5, multihop"}}},
+		{[]bfd.Peer{a}, []bfd.Peer{slower}, []control.Change{{What: "BFD with rr1 (192.0.2.254)", Change: "changed", Reason: "1s, multiplier 3, was 300ms, multiplier 3"}}},
+		{[]bfd.Peer{a}, nil, []control.Change{{What: "BFD with rr1 (192.0.2.254)", Change: "removed", Reason: "the router may take that for a failure, unless BFD was taken from it first"}}},
+	} {
+		if diff := cmp.Diff(tt.want, wayChanges(tt.old, tt.new)); diff != "" {
+			t.Errorf("changes (-want +got):\n%s", diff)
+		}
+	}
+}
