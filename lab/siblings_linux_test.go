@@ -106,15 +106,17 @@ func TestSiblings(t *testing.T) {
 				t.Errorf("%d metrics say that tables differ, want %d", n, vips)
 			}
 			router, _ := b.addrs("LB4-3")
-			if n := b.logged("LB4-1", "tables differ from those of other hosts"); n != 1 || b.logged("LB4-1", "hosts="+router.String()) != 1 {
-				t.Errorf("%d lines of LB4-1 tell that tables differ, want one that names %s", n, router)
+			// One line for all that is noticed at the same moment; the UPDATEs of
+			// the other host may arrive in two.
+			if n := b.logged("LB4-1", "tables differ from those of other hosts"); n < 1 || n > 2 || b.logged("LB4-1", "hosts="+router.String()) != n {
+				t.Errorf("%d lines of LB4-1 tell that tables differ, want one or two that name %s", n, router)
 			}
 			undo()
 			for _, h := range hosts {
 				b.vips(h, "with siblings that agree again", patience, func(v control.VIP) bool { return !v.TablesDiffer && siblings(2, "agree")(v) })
 			}
-			if n := b.logged("LB4-1", "tables agree with those of other hosts again"); n != 1 {
-				t.Errorf("%d lines tell that tables agree again, want 1", n)
+			if n := b.logged("LB4-1", "tables agree with those of other hosts again"); n < 1 || n > 2 {
+				t.Errorf("%d lines tell that tables agree again, want one or two", n)
 			}
 
 			b.run("LB4-2", "touch", "/etc/lb/disable")
