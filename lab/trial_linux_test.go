@@ -39,7 +39,7 @@ func TestTrials(t *testing.T) {
 			a.play = func(ctx context.Context, t *Trial) (mercy, error) { return b.history(ctx, t, 6) }
 		}
 		t.Run(a.trial.Name, func(t *testing.T) {
-			if err := b.measure(t.Context(), a); err != nil {
+			if err := b.try(t.Context(), a); err != nil {
 				t.Fatal(err)
 			}
 			trial := b.trials.Events[len(b.trials.Events)-1]
