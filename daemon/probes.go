@@ -27,6 +27,9 @@ type probing struct {
 	ways map[tunnel.Probe]tunnel.Way
 	// left are the services of the marks as they were left; nil: nothing yet.
 	left l4.Table
+	// presumed are the targets that the kernel was found to send new flows to
+	// when the first probes began.
+	presumed map[health.Target]bool
 	// given is what the observer was given last; nil: nothing yet.
 	given map[health.Target]health.Check
 	// compared is when all of it was last compared with the kernel, for the
@@ -102,6 +105,15 @@ func (d *Daemon) lead(waiting bool, note func(error)) {
 
 // give has the observer probe the targets.
 func (d *Daemon) give(targets map[health.Target]health.Check) {
+	if d.probing.given == nil {
+		// Where the table cannot be read nothing is presumed; the pass tells why.
+		listed, _ := d.table.ListVIPs(d.owns(vipsOf(d.cfg)))
+		d.probing.presumed = plan.Carrying(d.cfg, listed)
+	}
+	for target, check := range targets {
+		check.PresumedUp = d.probing.presumed[target]
+		targets[target] = check
+	}
 	if d.probing.given == nil || !reflect.DeepEqual(targets, d.probing.given) {
 		d.probing.given = targets
 		d.health.Set(targets)

@@ -147,6 +147,11 @@ func TestProbes(t *testing.T) {
 		later(d)
 		expect(t, "before the checks have answered", w.since(), led)
 		expect(t, "checks", w.throughs(), straightThrough)
+		for target, check := range w.given {
+			if check.PresumedUp {
+				t.Errorf("%s is presumed up, and nobody knows of it", target)
+			}
+		}
 		if w.status.State != "starting" {
 			t.Errorf("state %q, want starting", w.status.State)
 		}
@@ -169,6 +174,11 @@ func TestProbes(t *testing.T) {
 		later(next)
 		expect(t, "after kill -9 and start", w.since(), "")
 		expect(t, "checks after kill -9 and start", w.throughs(), straightThrough)
+		for target, check := range w.given {
+			if !check.PresumedUp {
+				t.Errorf("%s took flows when the process before was killed, and is not presumed up", target)
+			}
+		}
 
 		// ipvsadm -C; sysctl -w
 		w.tableNow = slices.DeleteFunc(w.tableNow, func(s l4.Service) bool { return s.FWMark != 0 })

@@ -72,6 +72,10 @@ type Check struct {
 	// is how many failures in a row bring it there.
 	Rise int
 	Fall int
+	// PresumedUp tells that the target was up when the probes of an earlier
+	// process ended, so that a failure right after a restart weighs no more
+	// than it did before.
+	PresumedUp bool
 }
 
 // Through is the way through the tunnel: the probe connects to the VIP with a

@@ -31,7 +31,8 @@ type Answer struct {
 // The rules, in the order of what an operator may ask:
 //
 //   - The first answer decides alone. A start would otherwise take Rise
-//     intervals before anything is announced.
+//     intervals before anything is announced. Only a failure of a target that is
+//     presumed up does not: it is the first of Fall.
 //   - An answer that asks for drain is obeyed at once, from every state: it was
 //     meant, and nothing is broken by obeying a moment too early.
 //   - Fall failures in a row mean Down; fewer leave the state as it is, since
@@ -68,6 +69,8 @@ func (s Status) decide(v Verdict, check Check) State {
 	case v == Drain:
 		return Draining
 	case v == Pass && (s.State == Unknown || s.Successes >= check.Rise):
+		return Up
+	case v == Fail && s.State == Unknown && check.PresumedUp && s.Failures < check.Fall:
 		return Up
 	case v == Fail && (s.State == Unknown || s.Failures >= check.Fall):
 		return Down

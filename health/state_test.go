@@ -55,9 +55,16 @@ func TestStates(t *testing.T) {
 		{"down drains at the first word", 2, 3, "fail drain", "down draining"},
 		{"a single drain does not evade rise", 3, 3, "fail drain pass pass", "down draining draining up"},
 		{"down by way of draining goes down only after fall", 2, 2, "fail drain fail fail", "down draining draining down"},
+
+		// A restart of the process that probes.
+		{"presumed up survives fewer failures than fall", 2, 3, "fail fail pass", "up up up"},
+		{"presumed up goes down after fall failures", 2, 3, "fail fail fail fail", "up up down down"},
+		{"presumed up comes back like any other", 2, 3, "fail fail fail pass pass", "up up down down up"},
+		{"presumed up drains at the first word", 2, 3, "drain", "draining"},
+		{"presumed up, with fall 1 the first failure is enough", 2, 1, "fail", "down"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			check := Check{Rise: tt.rise, Fall: tt.fall}
+			check := Check{Rise: tt.rise, Fall: tt.fall, PresumedUp: strings.HasPrefix(tt.name, "presumed up")}
 			var s Status
 			var got []string
 			for _, word := range strings.Fields(tt.answers) {

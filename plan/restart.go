@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lb4d/config"
+	"lb4d/health"
 	"lb4d/l4"
 )
 
@@ -142,4 +143,25 @@ func Deferral(cfg *config.Config) time.Duration {
 		}
 	}
 	return d
+}
+
+// Carrying lists the targets that the kernel sends new flows to. After a restart
+// they are presumed up: whoever put them there had them answer.
+func Carrying(cfg *config.Config, listed l4.Table) map[health.Target]bool {
+	carrying := map[health.Target]bool{}
+	have := index(listed)
+	for _, s := range cfg.Services {
+		pool, _ := cfg.Pool(s.Pool)
+		for _, key := range Keys(s) {
+			for _, m := range pool.Members {
+				target, ok := TargetOf(pool, m, key.VIP.Is6())
+				if ok && slices.ContainsFunc(have[key].Destinations, func(d l4.Destination) bool {
+					return d.Addr == target.Addr && d.Weight > 0 && d.Encapsulation != l4.None
+				}) {
+					carrying[target] = true
+				}
+			}
+		}
+	}
+	return carrying
 }

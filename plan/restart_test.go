@@ -201,3 +201,25 @@ func TestKept(t *testing.T) {
 		}
 	}
 }
+
+// TestCarrying: who is presumed up after a restart.
+func TestCarrying(t *testing.T) {
+	for _, tt := range []struct{ name, table, want string }{
+		{"nothing is known", "", ""},
+		{"both carry IPv4", forwarded4, "a (192.0.2.139), b (192.0.2.140)"},
+		{"one was drained or down", "198.51.100.1:80\n -> 192.0.2.139 1\n -> 192.0.2.140 0\n", "a (192.0.2.139)"},
+		{"in one family", forwarded4 + "[2001:db8::1]:80\n -> 2001:db8::a 1\n", "a (192.0.2.139), a (2001:db8::a), b (192.0.2.140)"},
+		{"a service that is not ours", "198.51.100.9:80\n -> 192.0.2.139 1\n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for target := range Carrying(dualStack(), listed(tt.table)) {
+				got = append(got, target.String())
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(tt.want, strings.Join(got, ", ")); diff != "" {
+				t.Errorf("presumed up (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
