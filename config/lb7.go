@@ -14,6 +14,7 @@ type LB7 struct {
 
 	Control    Control
 	HTTP       HTTP
+	Tunnel     *Tunnel
 	AgentCheck *AgentCheck
 	HAProxy    *HAProxy // not nil where there are back ends
 	Store      Store
@@ -187,6 +188,7 @@ func (c *LB7) Parts() string {
 		name string
 		on   bool
 	}{
+		{"tunnel", c.Tunnel != nil},
 		{"agent_check", c.AgentCheck != nil},
 		{"haproxy", c.HAProxy != nil},
 		{"backend", len(c.Backends) > 0},

@@ -66,6 +66,9 @@ func (c *checker) lb7(raw *rawLB7) *LB7 {
 		},
 		HTTP: HTTP{Listen: c.listen(raw.http.listen)},
 	}
+	if raw.tunnel.ok {
+		cfg.Tunnel = c.tunnel(&raw.tunnel)
+	}
 	if raw.agentCheck.ok {
 		cfg.AgentCheck = c.agentCheck(&raw.agentCheck)
 	}

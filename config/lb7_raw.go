@@ -8,6 +8,7 @@ type rawLB7 struct {
 	stateDir   text
 	control    rawLB7Control
 	http       rawHTTP
+	tunnel     rawTunnel
 	agentCheck rawAgentCheck
 	haproxy    rawHAProxy
 	store      rawStore
@@ -21,6 +22,7 @@ func (r *rawLB7) fields() []field {
 		{"state_dir", &r.stateDir, `"/var/lib/lb"`},
 		{"control", section{&r.control}, "[control]"},
 		{"http", section{&r.http}, "[http]"},
+		{"tunnel", section{&r.tunnel}, "[tunnel]"},
 		{"agent_check", section{&r.agentCheck}, "[agent_check]"},
 		{"haproxy", section{&r.haproxy}, "[haproxy]"},
 		{"store", section{&r.store}, "[store]"},
