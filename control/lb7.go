@@ -28,6 +28,7 @@ type LB7Status struct {
 	Summary string     `json:"summary"`
 	Config  ConfigFile `json:"config"`
 
+	Tunnel     *Tunnel     `json:"tunnel,omitempty"`
 	AgentCheck *AgentCheck `json:"agent_check,omitempty"`
 	HAProxy    *HAProxy    `json:"haproxy,omitempty"`
 	Records    []Record    `json:"records"`
@@ -189,6 +190,11 @@ func (st *LB7Status) summary() string { return st.Summary }
 // withoutNull is a copy in which every list is one.
 func (st *LB7Status) withoutNull() *LB7Status {
 	out := *st
+	if st.Tunnel != nil {
+		t := *st.Tunnel
+		t.Devices = list(t.Devices)
+		out.Tunnel = &t
+	}
 	out.Records = list(st.Records)
 	out.Backends = list(st.Backends)
 	for i := range out.Backends {

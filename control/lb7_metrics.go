@@ -71,6 +71,7 @@ func (e emitter) lb7(st *LB7Status) {
 	e.put(lb7ReloadsFailed, float64(st.Counters.ReloadsFailed))
 	e.put(lb7ReloadOK, truth(st.Config.Error == ""))
 	e.time(lb7ReloadTime, st.Config.Loaded)
+	e.tunnel(st.Tunnel)
 	if a := st.AgentCheck; a != nil {
 		e.put(agentServing, truth(a.Serving))
 		e.put(agentAnswer, 1, a.Answer, a.Source)

@@ -54,6 +54,9 @@ func (d *Daemon) gather() {
 func summary(st *control.LB7Status) string {
 	var parts []string
 	say := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if t := st.Tunnel; t != nil {
+		say("%s out of %s", plural(len(t.VIPs), "VIP"), plural(len(t.Devices), "tunnel"))
+	}
 	if a := st.AgentCheck; a != nil {
 		if a.Serving {
 			say("agent check says %s", a.Answer)

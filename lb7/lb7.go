@@ -5,6 +5,7 @@
 // another: the agent check is answered while a store is away, and a source that
 // fails holds up no back end but its own.
 //
+//	tunnel.go   keeps the tunnel devices, the VIPs and what belongs to them
 //	agent.go    answers agent checks
 //	haproxy.go  watches the HAProxy process, and keeps the map with this host's state
 //	backends.go the back ends: for each slot record a keeper (keeper.go), which
@@ -74,6 +75,7 @@ type Daemon struct {
 	started time.Time
 	wake    chan struct{}
 
+	tunnels  *tunnelPart
 	agent    *agentPart
 	haproxy  *haproxyPart
 	backends *backendsPart
@@ -117,11 +119,12 @@ func start(ctx context.Context, opts Options, cfg *config.LB7) (*Daemon, error) 
 		readyDue: true,
 		cfgFile:  control.ConfigFile{Path: opts.ConfigPath, Loaded: time.Now()},
 	}
+	d.tunnels = &tunnelPart{log: d.log, ctx: ctx, changed: d.poke}
 	d.agent = &agentPart{log: d.log}
 	d.backends = newBackends(ctx, d.log, d.poke)
 	d.haproxy = &haproxyPart{log: d.log, ctx: ctx, changed: d.poke, restarted: d.backends.wakeAll, agent: d.agent}
 	d.lookups = &directoriesPart{log: d.log, ctx: ctx, changed: d.poke}
-	d.parts = []part{d.agent, d.haproxy, d.backends, d.lookups}
+	d.parts = []part{d.tunnels, d.agent, d.haproxy, d.backends, d.lookups}
 
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w: create it for the user that runs lb7d, or set state_dir to another", err)

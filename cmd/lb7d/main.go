@@ -1,5 +1,6 @@
-// Command lb7d runs beside HAProxy: it keeps its servers in step with where
-// they are listed, and answers its agent checks.
+// Command lb7d runs beside HAProxy: it takes packets out of the tunnels of the
+// LB4 hosts, keeps HAProxy's servers in step with where they are listed, and
+// answers its agent checks.
 package main
 
 import (
@@ -35,6 +36,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var (
 		path        = flags.String("config", "/etc/lb/lb7d.toml", "configuration `file`")
 		check       = flags.Bool("check", false, "validate the configuration and exit: 0, or 1 with one line for each fault")
+		teardown    = flags.Bool("teardown", false, "remove the tunnels and VIPs that lb7d has left in place, tell what was done, and exit")
 		logLevel    = flags.String("log-level", "info", "debug, info, warn or error")
 		showVersion = flags.Bool("version", false, "print the version and exit")
 
@@ -53,7 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if flags.NArg() > 0 {
-		return usage("unexpected argument %q; usage: lb7d [-check] -config FILE, or lb7d -agent-check", flags.Arg(0))
+		return usage("unexpected argument %q; usage: lb7d [-check|-teardown] -config FILE, or lb7d -agent-check", flags.Arg(0))
 	}
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -62,8 +64,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return usage("-%s belongs to -agent-check; the configuration file has the key for the daemon", name)
 		}
 	}
-	if *agentOnly && (given["config"] || *check) {
-		return usage("-agent-check runs without a configuration; leave -config and -check out, or write [agent_check] into the file")
+	if *agentOnly && (given["config"] || *check || *teardown) {
+		return usage("-agent-check runs without a configuration; leave -config, -check and -teardown out, or write [agent_check] into the file")
+	}
+	if *check && *teardown {
+		return usage("-check and -teardown are two things; leave one of them out")
 	}
 	if *showVersion {
 		fmt.Fprintln(stdout, "lb7d", version)
@@ -75,6 +80,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 		return 0
+	}
+	if *teardown {
+		return runTeardown(*path, stdout, stderr)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(*logLevel)); err != nil {
