@@ -283,8 +283,15 @@ func (l *Lab) try(ctx context.Context, out io.Writer, flows int, seed uint64, on
 		if len(only) > 0 && !slices.Contains(only, a.trial.Name) {
 			continue
 		}
-		if err := b.try(ctx, a); err != nil {
+		if err := b.try(ctx, a); ctx.Err() != nil {
 			return nil, err
+		} else if err != nil {
+			// The others are told of all the same.
+			b.tell("%v", err)
+			t := a.trial
+			t.Found = "not played"
+			t.fail("it could not be played: %v", err)
+			b.trials.Events = append(b.trials.Events, t)
 		}
 	}
 	return &b.trials, nil
