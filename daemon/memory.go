@@ -172,17 +172,21 @@ func (m *memory) useMarks(first uint32) error {
 
 // borrow notes sysctls that are about to be set, on disk first. Of two changes
 // of one key the later counts: what it was before the later is the last value
-// that was not ours. None at all means that all are set back.
+// that was not ours.
 func (m *memory) borrow(changes []tunnel.SysctlChange) error {
-	var kept []tunnel.SysctlChange
-	for _, b := range m.borrowed {
-		again := slices.ContainsFunc(changes, func(c tunnel.SysctlChange) bool { return c.Key == b.Key })
-		if len(changes) > 0 && !again {
-			kept = append(kept, b)
-		}
+	if len(changes) == 0 {
+		return nil
 	}
-	m.borrowed = append(kept, changes...)
-	m.unsaved = true
+	kept := slices.DeleteFunc(slices.Clone(m.borrowed), func(b tunnel.SysctlChange) bool {
+		return slices.ContainsFunc(changes, func(c tunnel.SysctlChange) bool { return c.Key == b.Key })
+	})
+	m.borrowed, m.unsaved = append(kept, changes...), true
+	return m.save(m.drains)
+}
+
+// returned notes that all borrowed sysctls are set back.
+func (m *memory) returned() error {
+	m.borrowed, m.unsaved = nil, true
 	return m.save(m.drains)
 }
 
@@ -221,7 +225,6 @@ func (m *memory) note(now time.Time, configured, found, announced map[netip.Addr
 	if !maps.Equal(m.flaps, decision.Flaps) {
 		m.flaps, m.unsaved = decision.Flaps, true
 	}
-	leaving := decision.Leaving
 	for vip := range found {
 		if !configured[vip] {
 			m.lastAnnounced[vip] = now
@@ -234,14 +237,12 @@ func (m *memory) note(now time.Time, configured, found, announced map[netip.Addr
 	}
 	m.announced = announced
 
-	for l := range m.leavingSince {
-		if !slices.Contains(leaving, l) {
-			delete(m.leavingSince, l)
+	since := make(map[plan.Leaver]time.Time, len(decision.Leaving))
+	for _, l := range decision.Leaving {
+		since[l] = now
+		if was, ok := m.leavingSince[l]; ok {
+			since[l] = was
 		}
 	}
-	for _, l := range leaving {
-		if _, ok := m.leavingSince[l]; !ok {
-			m.leavingSince[l] = now
-		}
-	}
+	m.leavingSince = since
 }

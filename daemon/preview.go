@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"lb4d/bgp"
@@ -63,6 +64,8 @@ func (v *view) preview(ctx context.Context, cfg *config.Config) (*control.PlanAn
 		{"bgp.drain_time", v.cfg.BGP.DrainTime.String(), cfg.BGP.DrainTime.String()},
 		{"bgp.drain_med", number(v.cfg.BGP.DrainMED), number(cfg.BGP.DrainMED)},
 		{"bgp.drain_prepend", number(v.cfg.BGP.DrainPrepend), number(cfg.BGP.DrainPrepend)},
+		{"bgp.siblings", strconv.FormatBool(v.cfg.BGP.Siblings), strconv.FormatBool(cfg.BGP.Siblings)},
+		{"bgp.siblings_settle", v.cfg.BGP.SiblingsSettle.String(), cfg.BGP.SiblingsSettle.String()},
 		{"damping", dampingWords(v.cfg.Damping), dampingWords(cfg.Damping)},
 	} {
 		if s.old != s.new {

@@ -116,6 +116,9 @@ edit service 198.51.100.1:80/tcp scheduler wrr (was scheduler mh flags mh-fallba
 		{"a setting", `drain_time = "0s"`, `drain_time = "5s"`, `
 bgp.drain_time changes from 0s to 5s
 198.51.100.1:80/tcp none, 0% of its flows move`},
+		{"what siblings may take", `drain_time = "0s"`, "drain_time = \"0s\"\nsiblings_settle = \"1m\"", `
+bgp.siblings_settle changes from 30s to 1m0s
+198.51.100.1:80/tcp none, 0% of its flows move`},
 		{"the AS", `as = 65000`, `as = 65001`, "refused: bgp.as: cannot change from 65000 to 65001 in a running daemon; restart lb4d\npeer rr1"},
 		{"two faults", `pool = "lb7"`, "pool = \"lb8\"\nflags = [\"mh-prot\"]", "refused: new.toml:"},
 	} {

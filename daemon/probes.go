@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -110,6 +111,11 @@ func (d *Daemon) give(targets map[health.Target]health.Check) {
 		listed, _ := d.table.ListVIPs(d.owns(vipsOf(d.cfg)))
 		d.probing.presumed = plan.Carrying(d.cfg, listed)
 	}
+	// One that comes back by a later reload has been out of sight.
+	maps.DeleteFunc(d.probing.presumed, func(target health.Target, _ bool) bool {
+		_, stays := targets[target]
+		return !stays
+	})
 	for target, check := range targets {
 		check.PresumedUp = d.probing.presumed[target]
 		targets[target] = check
@@ -282,7 +288,7 @@ func (d *Daemon) unlead() error {
 		changes, err := d.sysctls.Restore(d.memory.borrowed)
 		d.tellSysctls("checks' sysctls", false, changes)
 		if err == nil {
-			err = d.memory.borrow(nil)
+			err = d.memory.returned()
 		}
 		errs = append(errs, err)
 	}

@@ -390,7 +390,8 @@ func TestBorrowedSysctls(t *testing.T) {
 	change := func(key, was string) tunnel.SysctlChange {
 		return tunnel.SysctlChange{Sysctl: tunnel.Sysctl{Key: key, Value: "1"}, Was: was}
 	}
-	for _, changes := range [][]tunnel.SysctlChange{{change("a", "0"), change("b", "0")}, {change("a", "2")}} {
+	// The last one is that of a pass that has found nothing to set.
+	for _, changes := range [][]tunnel.SysctlChange{{change("a", "0"), change("b", "0")}, {change("a", "2")}, nil} {
 		if err := m.borrow(changes); err != nil {
 			t.Fatal(err)
 		}
@@ -406,6 +407,39 @@ func TestBorrowedSysctls(t *testing.T) {
 	if want := map[string]string{"a": "1 was 2", "b": "1 was 0"}; !maps.Equal(got, want) {
 		t.Errorf("after a restart %v, want %v", got, want)
 	}
+}
+
+// TestPresumedOnce: a member that leaves the configuration and comes back has been
+// out of sight, and is presumed to be nothing.
+func TestPresumedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		both := parse(t, leastConfig)
+		one := parse(t, strings.Replace(leastConfig, `, "192.0.2.140"`, "", 1))
+		if len(both.Pools[0].Members) != 2 || len(one.Pools[0].Members) != 1 {
+			t.Fatal("the configurations have not two members and one")
+		}
+		w, d := newWorld(t, both)
+		w.are(both, health.Up)
+		later(d)
+		// The process before has left what this one has just made.
+		d.probing, w.given = probing{}, nil
+		presumed := func() string {
+			later(d)
+			var names []string
+			for target, check := range w.given {
+				if check.PresumedUp {
+					names = append(names, target.Addr.String())
+				}
+			}
+			slices.Sort(names)
+			return strings.Join(names, " ")
+		}
+		expect(t, "at the start", presumed(), "192.0.2.139 192.0.2.140")
+		d.cfg = one
+		expect(t, "without the second", presumed(), "192.0.2.139")
+		d.cfg = both
+		expect(t, "with it again", presumed(), "192.0.2.139")
+	})
 }
 
 // TestWarning: a member that lacks room for full-size packets takes flows all

@@ -35,7 +35,8 @@ func (d *Daemon) keep(decision plan.Decision, vips []plan.VIP, listed l4.Table, 
 		settled: d.settled, unread: !d.unreadSince.IsZero(),
 	}
 	// As the next pass will find it.
-	obs.Listed, obs.Announced, obs.Forwarding = view.listed, maps.Clone(announced), decision.Forwarding
+	obs.Listed, obs.Announced = view.listed, maps.Clone(announced)
+	obs.Forwarding, obs.Flaps = decision.Forwarding, decision.Flaps
 	view.obs = obs
 	d.seen.Store(view)
 }

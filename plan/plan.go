@@ -89,7 +89,7 @@ type Decision struct {
 	Addresses []netip.Addr
 	VIPs      []VIP     // in the order of their addresses
 	Services  []Service // in the order of the configuration
-	Members   []Member  // by pool, name, address
+	Members   []Member  // by pool, name, address, family of the VIPs
 	Leaving   []Leaver
 	// Forwarding is what the next decision wants to know of this one. A
 	// service that has never forwarded and whose members have not all
@@ -256,7 +256,7 @@ func (p *planner) members() {
 		p.d.Members = append(p.d.Members, m)
 	}
 	slices.SortFunc(p.d.Members, func(a, b Member) int {
-		return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Member, b.Member), a.Addr.Compare(b.Addr))
+		return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Member, b.Member), a.Addr.Compare(b.Addr), compareFamily(a.Target, b.Target))
 	})
 }
 

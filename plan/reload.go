@@ -29,6 +29,6 @@ func Reload(cfg *config.Config, obs Observations) Decision {
 	}
 	obs.Announced = maps.Clone(obs.Announced)
 	maps.DeleteFunc(obs.Announced, func(vip netip.Addr, _ bool) bool { return !configured[vip] })
-	obs.LastAnnounced = nil
+	obs.LastAnnounced, obs.Reloaded = nil, true
 	return Decide(cfg, obs)
 }
