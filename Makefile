@@ -72,6 +72,11 @@ install: build
 	install -D -m 0644 packaging/systemd/lb4d.sysusers $(DESTDIR)/usr/lib/sysusers.d/lb4d.conf
 	install -D -m 0644 packaging/systemd/lb4d.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/lb4d.conf
 	install -D -m 0644 packaging/systemd/lb4d.modules $(DESTDIR)/usr/lib/modules-load.d/lb4d.conf
+	install -D -m 0755 bin/lb7d  $(DESTDIR)$(PREFIX)/sbin/lb7d
+	install -D -m 0644 packaging/systemd/lb7d.service $(DESTDIR)/lib/systemd/system/lb7d.service
+	install -D -m 0644 packaging/systemd/lb7d.sysusers $(DESTDIR)/usr/lib/sysusers.d/lb7d.conf
+	install -D -m 0644 packaging/systemd/lb7d.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/lb7d.conf
+	install -D -m 0644 config/reference-lb7d.toml $(DESTDIR)$(PREFIX)/share/doc/lb4d/lb7d.toml
 	install -D -m 0644 config/reference.toml $(DESTDIR)$(PREFIX)/share/doc/lb4d/lb4d.toml
 	install -D -m 0644 packaging/haproxy/directory.cfg $(DESTDIR)$(PREFIX)/share/doc/lb4d/haproxy-directory.cfg
 

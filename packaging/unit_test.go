@@ -49,6 +49,38 @@ func TestUnit(t *testing.T) {
 		t.Error("ProtectKernelTunables is set")
 	}
 
+	verify(t, text, "lb4d")
+}
+
+// TestLB7Unit: what lb7d and its operators rely on.
+func TestLB7Unit(t *testing.T) {
+	text, got := settings(t, "systemd/lb7d.service")
+	for key, want := range map[string]string{
+		"Type":                  "notify",
+		"ExecStart":             "/usr/sbin/lb7d -config /etc/lb/lb7d.toml",
+		"ExecReload":            "/bin/kill -HUP $MAINPID",
+		"Before":                "haproxy.service",
+		"Restart":               "always",
+		"User":                  "lb7d",
+		"Group":                 "lb",
+		"SupplementaryGroups":   "haproxy",
+		"AmbientCapabilities":   "CAP_NET_ADMIN",
+		"CapabilityBoundingSet": "CAP_NET_ADMIN",
+		"NoNewPrivileges":       "yes",
+	} {
+		if got[key] != want {
+			t.Errorf("%s=%s, want %s", key, got[key], want)
+		}
+	}
+	if _, ok := got["ProtectKernelTunables"]; ok {
+		t.Error("ProtectKernelTunables is set, so that lb7d can set no sysctl")
+	}
+	verify(t, text, "lb7d")
+}
+
+// verify has systemd judge the unit.
+func verify(t *testing.T, text, program string) {
+	t.Helper()
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		if os.Getenv("LAB_REQUIRED") == "1" {
@@ -57,8 +89,8 @@ func TestUnit(t *testing.T) {
 		t.Skip("systemd-analyze is not installed")
 	}
 	// The program is not installed where the test runs.
-	copied := filepath.Join(t.TempDir(), "lb4d.service")
-	text = strings.Replace(text, "ExecStart=/usr/sbin/lb4d", "ExecStart=/bin/true", 1)
+	copied := filepath.Join(t.TempDir(), program+".service")
+	text = strings.Replace(text, "ExecStart=/usr/sbin/"+program, "ExecStart=/bin/true", 1)
 	if err := os.WriteFile(copied, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -15,11 +15,12 @@ import (
 )
 
 // drainCommand keeps new flows from a member.
-func drainCommand(client func() *control.Client) *cobra.Command {
+func drainCommand(client, lb7 func() *control.Client) *cobra.Command {
 	var r control.DrainRequest
+	var timeout time.Duration
 	output := formatText
 	cmd := &cobra.Command{
-		Use:   "drain MEMBER",
+		Use:   "drain [MEMBER]",
 		Short: "Send no new flows to a member; those in progress stay",
 		Long: `Have this host send no new flows to a member of a pool. Flows in progress stay to
 their end; how many are left is in the answer and in lbctl status. The drain
@@ -31,38 +32,56 @@ Other LB4 hosts are not told: drain the member on each of them.
 
 Where a service would fall below its quorum, which withdraws its VIPs, the drain
 is refused without --force. A member that is drained already is no fault; with
-another reason, that one stands from then on.`,
+another reason, that one stands from then on.
+
+On an LB7 host, without a MEMBER, it drains that host: lb7d writes the agent
+check's file, and lbctl waits until HAProxy has no session left, telling how many
+there are meanwhile. The drain stands also where they outlast --timeout.`,
 		Example: `  lbctl drain lb7-1 --reason "new disk, ask Zoë"
   lbctl status --watch
   lbctl undrain lb7-1`,
-		Args:              cobra.ExactArgs(1),
+		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: members(client, func(m control.Member) bool { return m.Drained == nil }),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				if r.Force {
+					return fmt.Errorf("--force belongs to the drain of a member: name it, or leave --force out")
+				}
+				return drainHost(cmd, lb7(), output, r.Reason, timeout)
+			}
+			if cmd.Flags().Changed("timeout") {
+				return fmt.Errorf("--timeout belongs to the drain of an LB7 host itself; how many flows a member has left is in lbctl status")
+			}
 			r.Member = args[0]
 			a, err := client().Drain(cmd.Context(), r)
 			return tell(cmd, output, a, err, drainedText)
 		},
 	}
 	cmd.Flags().StringVarP(&r.Reason, "reason", "r", "", "why, in at most 200 bytes; it is shown wherever the member is")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "on an LB7 host: how long to wait for its sessions; 0s: not at all")
 	cmd.Flags().BoolVar(&r.Force, "force", false, "also where a service falls below its quorum by it")
 	outputFlag(cmd, &output)
 	return cmd
 }
 
 // undrainCommand ends what drainCommand began.
-func undrainCommand(client func() *control.Client) *cobra.Command {
+func undrainCommand(client, lb7 func() *control.Client) *cobra.Command {
 	output := formatText
 	cmd := &cobra.Command{
-		Use:   "undrain MEMBER",
+		Use:   "undrain [MEMBER]",
 		Short: "Let a drained member take new flows again",
 		Long: `End a drain that lbctl drain began on this host: the member takes new flows as far
 as its check lets it. A member that is not drained is no fault.
 
-MEMBER is its name, or POOL/NAME where several pools have a member of that name.`,
+MEMBER is its name, or POOL/NAME where several pools have a member of that name. On
+an LB7 host, without a MEMBER, it ends the drain of that host.`,
 		Example:           `  lbctl undrain lb7-1`,
-		Args:              cobra.ExactArgs(1),
+		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: members(client, func(m control.Member) bool { return m.Drained != nil }),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return undrainHost(cmd, lb7(), output)
+			}
 			a, err := client().Undrain(cmd.Context(), control.DrainRequest{Member: args[0]})
 			return tell(cmd, output, a, err, undrainedText)
 		},

@@ -57,7 +57,7 @@ Long options take one dash or two.`,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.PersistentFlags().StringVar(&socket, "socket", control.DefaultSocket, "`path` of the unix socket on which lb4d listens")
+	root.PersistentFlags().StringVar(&socket, "socket", control.DefaultSocket, "`path` of the unix socket on which lb4d listens, or lb7d where it is asked")
 	client := func() *control.Client { return control.NewClient(socket) }
 	// lb7d has a socket of its own, unless one was named.
 	lb7 := func() *control.Client {
@@ -65,6 +65,13 @@ Long options take one dash or two.`,
 			return control.NewLB7Client("")
 		}
 		return control.NewLB7Client(socket)
+	}
+	// here is the daemon of this host, whichever it is, unless one was named.
+	here := func() *control.Client {
+		if !root.PersistentFlags().Changed("socket") && onLB7Host() {
+			return control.NewLB7Client("")
+		}
+		return client()
 	}
 	asked := false
 	root.Flags().BoolVar(&asked, "version", false, "the same as the command version")
@@ -75,9 +82,9 @@ Long options take one dash or two.`,
 		}
 		return cmd.Help()
 	}
-	root.AddCommand(statusCommand(client), drainCommand(client), undrainCommand(client), resetCommand(client),
+	root.AddCommand(statusCommand(here), drainCommand(client, lb7), undrainCommand(client, lb7), resetCommand(client),
 		disableCommand(client), enableCommand(client),
-		explainCommand(client), planCommand(client), directoryCommand(lb7), versions)
+		explainCommand(client), planCommand(client), directoryCommand(lb7), confirmCommand(lb7), versions)
 
 	root.SetArgs(doubleDash(root, args))
 	err := root.ExecuteContext(ctx)

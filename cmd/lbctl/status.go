@@ -45,9 +45,12 @@ func statusCommand(client func() *control.Client) *cobra.Command {
 	output, watch := formatText, false
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show VIPs, services, members and peers",
+		Short: "Show VIPs, services, members and peers; on an LB7 host, servers and their slots",
 		Long: `Show which VIPs are announced and which are not and why, which services
 forward, how the members of the pools answer their checks, and the BGP sessions.
+
+On a host that runs lb7d and no lb4d it shows lb7d's: the agent check, HAProxy,
+the slot records and which server has which slot.
 
 The exit status says whether lb4d answered, not what: it is 0 as well while
 every VIP is withdrawn. For a verdict ask its /healthz, or take -o json, where
@@ -99,6 +102,17 @@ func (s *shower) page(ctx context.Context) (string, error) {
 			return "", err
 		}
 		return formatted(raw, s.compact)
+	}
+	raw, err := s.client.RawStatus(ctx)
+	if err != nil {
+		return "", err
+	}
+	if program(raw) == "lb7d" {
+		var st control.LB7Status
+		if err := json.Unmarshal(raw, &st); err != nil {
+			return "", fmt.Errorf("reading the status of lb7d: %w: are lbctl and lb7d of the same version? (lbctl version)", err)
+		}
+		return renderLB7(&st, time.Now(), s.terminal), nil
 	}
 	st, err := s.client.Status(ctx)
 	if err != nil {
