@@ -56,7 +56,16 @@ func (d confData) CheckInterval() string { return d.Sizes.CheckInterval().String
 
 func (d confData) ServerInterval() int64 { return d.Sizes.serverInterval().Milliseconds() }
 
-func (d confData) AgentInterval() int64 { return d.Sizes.agentInterval().Milliseconds() }
+// Modes are the tunnels that the LB7 hosts terminate, as [tunnel] names them.
+func (d confData) Modes() []string {
+	switch {
+	case d.Pool.Encapsulation == GUE || d.Pool.Encapsulation == GRE:
+		return []string{string(d.Pool.Encapsulation)}
+	case d.Pool.Underlay4:
+		return []string{"ipip"}
+	}
+	return []string{"ipip", "ip6ip6"}
+}
 
 // Families are the address families that the reflectors speak, each in
 // sessions of its own.
@@ -75,23 +84,41 @@ func (t *Topology) configure() error {
 	return nil
 }
 
-// Pool is what the LB4 hosts are told of the LB7 hosts.
+// Encapsulation is what the LB4 hosts send users' packets on in.
+type Encapsulation string
+
+// The encapsulations, as lb4d.toml names them.
+const (
+	IPIP Encapsulation = "ipip"
+	GUE  Encapsulation = "gue"
+	GRE  Encapsulation = "gre"
+)
+
+// Pool is what the LB4 hosts are told of the LB7 hosts, and these of them.
 type Pool struct {
 	// Members are the names of those that take part; all where empty.
 	Members []string `json:"members,omitempty"`
 	// PurgeAfter is how long one that fails keeps its flows; the daemon's
 	// default where 0.
 	PurgeAfter time.Duration `json:"purge_after_ns,omitempty"`
+	// Encapsulation is lb4d's default, IPIP, where empty.
+	Encapsulation Encapsulation `json:"encapsulation,omitempty"`
+	// Underlay4 has the members' IPv4 addresses alone, so that IPv6 travels in
+	// IPv4. For lb4d only.
+	Underlay4 bool `json:"underlay4,omitempty"`
 }
 
-// tell rewrites the configuration of the LB4 hosts.
+// tell rewrites the configuration of the LB4 hosts and of the LB7 hosts.
 func (t *Topology) tell(pool Pool) error {
-	for _, h := range t.ByRole(RoleLB4) {
+	for _, h := range slices.Concat(t.ByRole(RoleLB4), t.ByRole(RoleLB7)) {
 		files, err := t.filesOf(h, pool)
 		if err != nil {
 			return err
 		}
-		h.Files = files
+		h.Files = slices.DeleteFunc(h.Files, func(old File) bool {
+			return slices.ContainsFunc(files, func(f File) bool { return f.Path == old.Path })
+		})
+		h.Files = append(h.Files, files...)
 	}
 	return nil
 }
@@ -143,7 +170,7 @@ func (t *Topology) templates(h *Host) []templated {
 	case h.Role == RoleLB4:
 		return []templated{{"/etc/lb/lb4d.toml", "lb4d.toml"}}
 	case h.Role == RoleLB7:
-		return []templated{{"/etc/haproxy/haproxy.cfg", "haproxy.cfg"}}
+		return []templated{{"/etc/haproxy/haproxy.cfg", "haproxy.cfg"}, {"/etc/lb/lb7d.toml", "lb7d.toml"}}
 	}
 	return nil
 }

@@ -139,10 +139,6 @@ func (t *Topology) lb4(i int) Host {
 // agentPort is where HAProxy asks for agent checks.
 const agentPort = 5555
 
-// agentUp is the agent's word for a host in service: up undoes a down, ready
-// a drain, and 100% a weight.
-const agentUp = "up ready 100%\n"
-
 func (t *Topology) lb7(i int) Host {
 	a := t.Sizes.lb7Addr(i)
 	return Host{
@@ -152,21 +148,20 @@ func (t *Topology) lb7(i int) Host {
 			{Device: "eth0", Segment: segmentInfra, Addresses: on(a, infraPrefix)},
 			{Device: "eth1", Segment: segmentServers, Addresses: []netip.Prefix{netip.PrefixFrom(lb7InnerAddr(i), 64)}},
 		},
-		Tunnels: []Tunnel{
-			{Device: "tunlv4", Local: a, Addresses: single(family(t.VIPs, false))},
-			{Device: "tunlv6", Local: twin(a), Addresses: single(family(t.VIPs, true))},
-		},
 		Routes: t.home(),
-		// Else the routers would be asked for their address in the name of a VIP.
-		Sysctls:     slices.Concat(plain, spread, []Sysctl{{"net/ipv4/conf/all/arp_announce", "2"}}),
+		// HAProxy may listen on VIPs that lb7d is yet to add.
+		Sysctls: slices.Concat(plain, spread, []Sysctl{
+			{"net/ipv4/ip_nonlocal_bind", "1"},
+			{"net/ipv6/ip_nonlocal_bind", "1"},
+		}),
 		Directories: []string{"/etc/lb", "/run/lb", "/var/lib/lb", "/etc/haproxy", "/run/haproxy"},
-		Files:       []File{{"/etc/lb/agent-check", agentUp}},
-		Processes:   []Process{{Name: "haproxy", Argv: []string{"haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"}}},
-		Servers: []Server{{
-			Kind:   Agent,
-			Listen: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), agentPort),
-			File:   "/etc/lb/agent-check",
-		}},
+		// HAProxy wants it when it starts, and lb7d keeps it.
+		Files: []File{{"/var/lib/lb/host.map", "host up\n"}},
+		Processes: []Process{
+			// Tunnels, VIPs and sysctls are lb7d's to make.
+			{Name: "lb7d", Argv: []string{"lb7d", "-config", "/etc/lb/lb7d.toml"}},
+			{Name: "haproxy", Argv: []string{"haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"}},
+		},
 	}
 }
 
@@ -181,7 +176,6 @@ func (t *Topology) server(i int) Host {
 		Links:       []Link{{Device: "eth0", Segment: segmentServers, Addresses: []netip.Prefix{netip.PrefixFrom(a, 64)}}},
 		Sysctls:     plain,
 		Directories: []string{"/etc/lb"},
-		Files:       []File{{"/etc/lb/agent-check", agentUp}},
 		Servers: []Server{
 			{Kind: Origin, Listen: netip.AddrPortFrom(a, originPort)},
 			{Kind: Agent, Listen: netip.AddrPortFrom(a, agentPort), File: "/etc/lb/agent-check"},

@@ -43,7 +43,7 @@ const (
 
 // modules are loaded with one call before anything needs them. Left to
 // itself the kernel would start modprobe for each.
-var modules = []string{"ipv6", "veth", "bridge", "dummy", "ipip", "ip6_tunnel", "ip_vs", "ip_vs_mh", "ip_vs_rr"}
+var modules = []string{"ipv6", "veth", "bridge", "dummy", "ipip", "sit", "ip6_tunnel", "ip_gre", "ip6_gre", "fou", "ip_vs", "ip_vs_mh", "ip_vs_rr"}
 
 // Options say what lab to bring up.
 type Options struct {

@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
+	"lb4d/control"
 	"lb4d/lab/load"
 )
 
@@ -75,7 +75,7 @@ func (s *stage) enableDeed(h *Host) deed {
 	}
 }
 
-// drain takes an LB7 host out of service by its agent check.
+// drain takes an LB7 host out of service by its lb7d.
 func (s *stage) drain(ctx context.Context, h *Host) error {
 	interval := s.Topology.Sizes.CheckInterval()
 	e := Event{
@@ -87,22 +87,33 @@ func (s *stage) drain(ctx context.Context, h *Host) error {
 }
 
 func (s *stage) drainDeed(h *Host) deed {
-	return s.agentDeed(h, "drain\n", "weight 0 in every LB4's IPVS", func(w int) bool { return w == 0 })
+	const reason = "work on the host"
+	return deed{
+		told: fmt.Sprintf("%s: lbctl drain --reason %q", h.Name, reason),
+		do: func() error {
+			_, err := s.lb7d(h).HostDrain(context.Background(), control.HostDrainRequest{Reason: reason})
+			return err
+		},
+		seen: s.weights(h, func(w int) bool { return w == 0 }),
+		came: "weight 0 in every LB4's IPVS",
+	}
 }
 
 func (s *stage) undrainDeed(h *Host) deed {
-	return s.agentDeed(h, agentUp, "back in every LB4's IPVS", func(w int) bool { return w > 0 })
+	return deed{
+		told: h.Name + ": lbctl undrain",
+		do: func() error {
+			_, err := s.lb7d(h).HostUndrain(context.Background(), control.HostDrainRequest{})
+			return err
+		},
+		seen: s.weights(h, func(w int) bool { return w > 0 }),
+		came: "back in every LB4's IPVS",
+	}
 }
 
-// agentDeed has the agent of an LB7 host say something.
-func (s *stage) agentDeed(h *Host, words, came string, weight func(int) bool) deed {
-	const file = "/etc/lb/agent-check"
-	return deed{
-		told: fmt.Sprintf("%s: echo %s > %s", h.Name, strings.TrimSpace(words), file),
-		do:   func() error { return os.WriteFile(s.Path(h.Name, file), []byte(words), 0o644) },
-		seen: s.weights(h, weight),
-		came: came,
-	}
+// lb7d asks the daemon of an LB7 host, as lbctl does there.
+func (l *Lab) lb7d(h *Host) *control.Client {
+	return control.NewLB7Client(l.Path(h.Name, control.DefaultLB7Socket))
 }
 
 // killHAProxy ends an LB7 host's HAProxy the hard way. Its own flows are lost

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"lb4d/agent"
 	"lb4d/lab/load"
 )
 
@@ -32,6 +35,19 @@ func (s *served) start() error {
 	if s.server != nil {
 		return nil
 	}
+	if s.spec.Kind == Agent {
+		// The same server that lb7d -agent-check is, without a process for it.
+		var answers *agent.Server
+		err := s.place.do(func() (err error) {
+			answers, err = agent.New(agent.Options{File: filepath.Join(s.root, s.spec.File), Listen: []netip.AddrPort{s.spec.Listen}}, slog.New(slog.DiscardHandler))
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("starting %s on %s: %w", s.spec.Kind, s.host, err)
+		}
+		s.started, s.server = time.Now(), answers
+		return nil
+	}
 	var l net.Listener
 	err := s.place.do(func() (err error) {
 		l, err = new(net.ListenConfig).Listen(context.Background(), "tcp", s.spec.Listen.String())
@@ -41,12 +57,6 @@ func (s *served) start() error {
 		return fmt.Errorf("starting %s on %s: %w", s.spec.Kind, s.host, err)
 	}
 	s.started = time.Now()
-	if s.spec.Kind == Agent {
-		agent := &load.AgentServer{File: filepath.Join(s.root, s.spec.File)}
-		s.server = agent
-		go func() { _ = agent.Serve(l) }() // What ends it but stop shows in HAProxy's log.
-		return nil
-	}
 	origin := &load.Server{Name: s.host}
 	s.server = origin
 	go func() { _ = origin.Serve(l) }()

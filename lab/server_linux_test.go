@@ -79,7 +79,7 @@ func TestServer(t *testing.T) {
 				want: "33 77\r\n",
 			},
 			{name: "own directories", req: exec("LB4-1", "sh", "-c", "touch /etc/lb/mark && ls /etc/lb"), want: "lb4d.toml\nmark\n"},
-			{name: "others' directories", req: exec("LB7-1", "ls", "/etc/lb"), want: "agent-check\n"},
+			{name: "others' directories", req: exec("LB7-1", "ls", "/etc/lb"), want: "lb7d.toml\n"},
 		}
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {

@@ -71,7 +71,6 @@ func (s Sizes) Validate() error {
 const (
 	checksPerSecond       = 50 // by all LB4 hosts
 	serverChecksPerSecond = 40 // by all HAProxys
-	agentSpacing          = 25 * time.Millisecond
 )
 
 // CheckInterval is how often an LB4 host checks each LB7 host, in each family.
@@ -82,12 +81,6 @@ func (s Sizes) CheckInterval() time.Duration {
 // serverInterval is how often an HAProxy checks a server, and asks its agent.
 func (s Sizes) serverInterval() time.Duration {
 	return spacing(2*s.LB7*s.Servers, serverChecksPerSecond, 2*time.Second)
-}
-
-// agentInterval is how often an HAProxy asks the agent of its own host. It
-// adds to the time in which a drained host is seen as such.
-func (s Sizes) agentInterval() time.Duration {
-	return max(200*time.Millisecond, time.Duration(s.LB7)*agentSpacing)
 }
 
 // spacing is the interval, in whole seconds, at which n checks are so many a
@@ -144,7 +137,6 @@ type Host struct {
 	Links             []Link
 	// Loopback are addresses on lo.
 	Loopback []netip.Prefix
-	Tunnels  []Tunnel
 	Routes   []Route
 	// Sysctls are set before any device but lo exists, so that the "default"
 	// ones reach each device.
@@ -164,16 +156,6 @@ type Host struct {
 type Link struct {
 	Device    string
 	Segment   string
-	Addresses []netip.Prefix
-}
-
-// Tunnel is a device that takes packets out of their outer header, from
-// whatever sender.
-type Tunnel struct {
-	Device string
-	// Local is the address that outer headers are sent to; its family
-	// decides between IPIP (RFC 2003) and IPv6 in IPv6 (RFC 2473).
-	Local     netip.Addr
 	Addresses []netip.Prefix
 }
 
@@ -208,8 +190,8 @@ type ServerKind string
 const (
 	// Origin answers users' requests, behind the PROXY protocol.
 	Origin ServerKind = "origin"
-	// Agent answers each connection with the content of a file: HAProxy's
-	// agent-check.
+	// Agent answers HAProxy's agent checks out of a file, as lb7d -agent-check
+	// does.
 	Agent ServerKind = "agent"
 )
 

@@ -32,9 +32,6 @@ func text(t *Topology) string {
 		for _, p := range h.Loopback {
 			fmt.Fprintf(&b, "  loopback %v\n", p)
 		}
-		for _, n := range h.Tunnels {
-			fmt.Fprintf(&b, "  tunnel %s local %v %v\n", n.Device, n.Local, n.Addresses)
-		}
 		for _, r := range h.Routes {
 			fmt.Fprintf(&b, "  route %v via %v\n", r.To, r.Via)
 		}

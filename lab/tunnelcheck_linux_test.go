@@ -50,11 +50,11 @@ func (b *bed) sh(host, format string, args ...any) string {
 
 // is6 is the option of ip(8) for the family of an address, and the length of its
 // prefix.
-func is6(a netip.Addr) (option string, bits int, device string) {
+func is6(a netip.Addr) (option string, bits int) {
 	if a.Is6() {
-		return "-6", 128, "tunlv6"
+		return "-6", 128
 	}
-	return "-4", 32, "tunlv4"
+	return "-4", 32
 }
 
 // TestTunnelCheck: the checks of lb4d fail where a user's packet would be lost,
@@ -80,12 +80,27 @@ func TestTunnelCheck(t *testing.T) {
 	each := func(b *bed, format string, only func(netip.Addr) bool) {
 		b.t.Helper()
 		for _, vip := range b.Topology.VIPs {
-			if option, bits, device := is6(vip); only(vip) {
-				b.sh("LB7-1", "ip "+option+" "+format, fmt.Sprintf("%s/%d", vip, bits), device)
+			if option, bits := is6(vip); only(vip) {
+				b.sh("LB7-1", "ip "+option+" "+format, fmt.Sprintf("%s/%d", vip, bits))
 			}
 		}
 	}
 	theProbed := func(vip netip.Addr) bool { return probed[vip] }
+	// withoutKeeper ends lb7d on LB7-1, which would put right what a command does
+	// to each device whose name begins with one of some words.
+	withoutKeeper := func(b *bed, command, devices string) {
+		b.t.Helper()
+		if err := b.Stop("LB7-1", "lb7d"); err != nil {
+			b.t.Fatal(err)
+		}
+		b.sh("LB7-1", "for word in %s; do for d in $(ls /sys/class/net | grep ^$word); do %s; done; done", devices, command)
+	}
+	startKeeper := func(b *bed) {
+		b.t.Helper()
+		if err := b.Start("LB7-1", "lb7d"); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 
 	for _, tt := range []struct {
 		name         string
@@ -94,26 +109,21 @@ func TestTunnelCheck(t *testing.T) {
 	}{
 		{
 			name: "no VIP",
-			fail: func(b *bed) { each(b, "addr del %s dev %s", theProbed) },
-			repair: func(b *bed) {
-				each(b, "addr add %s dev %s", theProbed)
-			},
-			words: "; the member itself answers: has it the tunnel device, the VIP and a route back?",
+			fail: func(b *bed) { withoutKeeper(b, "ip addr flush dev $d", "lb-") },
+			// It puts back what is missing.
+			repair: startKeeper,
+			words:  "; the member itself answers: has it the tunnel device, the VIP and a route back?",
 		},
 		{
-			name: "no tunnel device",
-			fail: func(b *bed) { b.sh("LB7-1", "ip link set tunlv4 down; ip link set tunlv6 down") },
-			repair: func(b *bed) {
-				b.sh("LB7-1", "ip link set tunlv4 up; ip link set tunlv6 up")
-				// A device that is down loses its IPv6 addresses.
-				each(b, "addr add %s dev %s", netip.Addr.Is6)
-			},
-			words: "; the member itself answers: has it the tunnel device, ",
+			name:   "no tunnel device",
+			fail:   func(b *bed) { withoutKeeper(b, "ip link set $d down", "lb-ipip lb-tnl6") },
+			repair: startKeeper,
+			words:  "; the member itself answers: has it the tunnel device, ",
 		},
 		{
 			name:   "no route back",
-			fail:   func(b *bed) { each(b, "rule add from %s blackhole # %s", theProbed) },
-			repair: func(b *bed) { each(b, "rule del from %s blackhole # %s", theProbed) },
+			fail:   func(b *bed) { each(b, "rule add from %s blackhole", theProbed) },
+			repair: func(b *bed) { each(b, "rule del from %s blackhole", theProbed) },
 			words:  "; the member itself answers: has it the tunnel device, the VIP and a route back?",
 		},
 	} {

@@ -125,11 +125,6 @@ func (w *wiring) host(ctx context.Context, h *Host, mtu map[string]int, bridges 
 			return fmt.Errorf("adding the link %s: %w", l.Device, err)
 		}
 	}
-	for _, tun := range h.Tunnels {
-		if err := p.addTunnel(tun); err != nil {
-			return fmt.Errorf("adding the tunnel %s: %w", tun.Device, err)
-		}
-	}
 	for _, r := range h.Routes {
 		if err := p.rtnl.RouteAdd(route(r)); err != nil {
 			return fmt.Errorf("adding the route to %v via %v: %w", r.To, r.Via, err)
@@ -163,20 +158,6 @@ func (w *wiring) plug(p *place, l Link, port string, mtu int, bridge netlink.Lin
 		return fmt.Errorf("raising its other end: %w", err)
 	}
 	return p.addAddresses(veth, l.Addresses)
-}
-
-func (p *place) addTunnel(t Tunnel) error {
-	attrs := netlink.LinkAttrs{Name: t.Device, Flags: net.FlagUp}
-	var link netlink.Link
-	if t.Local.Is4() {
-		link = &netlink.Iptun{LinkAttrs: attrs, Local: t.Local.AsSlice(), PMtuDisc: 1}
-	} else {
-		link = &netlink.Ip6tnl{LinkAttrs: attrs, Local: t.Local.AsSlice(), Proto: unix.IPPROTO_IPV6}
-	}
-	if err := p.rtnl.LinkAdd(link); err != nil {
-		return err
-	}
-	return p.addAddresses(link, t.Addresses)
 }
 
 func (p *place) addAddresses(link netlink.Link, addrs []netip.Prefix) error {

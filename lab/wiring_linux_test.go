@@ -135,7 +135,7 @@ func TestDataPath(t *testing.T) {
 	}
 	for _, h := range top.ByRole(RoleLB7) {
 		t.Logf("%s: packets from the tunnels: %s", h.Name,
-			strings.Fields(run(h.Name, "cat /sys/class/net/tunlv4/statistics/rx_packets /sys/class/net/tunlv6/statistics/rx_packets")))
+			strings.Fields(run(h.Name, "cat /sys/class/net/lb-ipip-*/statistics/rx_packets /sys/class/net/lb-tnl6-*/statistics/rx_packets")))
 	}
 	if _, err := l.Targets(netip.MustParseAddr("198.51.100.99")); err == nil {
 		t.Error("an address that is none of the lab's is a target")

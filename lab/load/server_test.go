@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -212,48 +210,5 @@ func TestLargeBody(t *testing.T) {
 	got := one(t, t.Context(), Options{Targets: []netip.AddrPort{origin(t)}, Kinds: []Kind{k}})
 	if got.Outcomes[Completed] != 1 || got.Bytes != 8_000_000 || got.Latency.Max < 900 {
 		t.Errorf("got %v, %d bytes in %v ms, want all in a second", got.Outcomes, got.Bytes, got.Latency.Max)
-	}
-}
-
-func TestAgentServer(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "agent-check")
-	s := &AgentServer{File: file}
-	l := listen(t)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	ask := func() string {
-		t.Helper()
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(10 * time.Second))
-		b, err := io.ReadAll(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	if got := ask(); got != "" {
-		t.Errorf("without a file: got %q", got)
-	}
-	for _, want := range []string{"drain\n", "up ready 100%\n"} {
-		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if got := ask(); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-	if err := os.WriteFile(file, make([]byte, 1<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := ask(); len(got) != maxAgentAnswer {
-		t.Errorf("a large file: got %d bytes, want %d", len(got), maxAgentAnswer)
-	}
-	s.Close()
-	if err := <-served; err != nil {
-		t.Errorf("Serve returned %v after Close", err)
 	}
 }
