@@ -75,6 +75,18 @@ func TestDataPath(t *testing.T) {
 		return string(out)
 	}
 	top := l.Topology
+	for _, h := range top.ByRole(RoleLB7) {
+		// The load below begins at once.
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			st, err := l.lb7d(h).LB7Status(ctx)
+			if err == nil && st.Tunnel != nil && !st.Tunnel.Applied.IsZero() {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("lb7d of %s has no tunnels after 30s: %+v, %v", h.Name, st, err)
+			}
+		}
+	}
 	vips := []string{"198.51.100.1", "2001:db8::c633:6401"}
 	var hops4, hops6 strings.Builder
 	for _, h := range top.ByRole(RoleLB4) {

@@ -18,11 +18,11 @@ import (
 // The routes stay where they are, and whose they are: a copy for answers from
 // the VIPs, in a table of its own, would point at a dead router as soon as
 // nobody keeps it. Where a routing daemon writes one anew, it is limited again.
-func (d *Decapsulator) limitSegments(mss4, mss6 int, a *Applied) error {
+func (d *Decapsulator) limitSegments(u underlay, mss4, mss6 int, a *Applied) error {
 	if mss4 == 0 && mss6 == 0 && len(d.noted.MSS) == 0 {
 		return nil
 	}
-	routes, err := d.routes(a)
+	routes, err := d.routes(u, a)
 	if err != nil {
 		return err
 	}
@@ -68,13 +68,9 @@ type kernelRoute struct {
 }
 
 // routes lists the routes of the main table that answers may take.
-func (d *Decapsulator) routes(a *Applied) ([]kernelRoute, error) {
-	links, err := d.host.handle.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("listing devices: %w", err)
-	}
-	mtus := make(map[int]int, len(links))
-	for _, link := range links {
+func (d *Decapsulator) routes(u underlay, a *Applied) ([]kernelRoute, error) {
+	mtus := make(map[int]int, len(u.links))
+	for _, link := range u.links {
 		if name := link.Attrs().Name; name != "lo" && name != Device && !ours(name) {
 			mtus[link.Attrs().Index] = link.Attrs().MTU
 		}

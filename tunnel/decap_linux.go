@@ -101,16 +101,12 @@ func (d *Decapsulator) Apply(want Decapsulation) (Applied, error) {
 	if slices.ContainsFunc(w.vips, netip.Addr.Is4) {
 		errs = append(errs, d.quiet(u.underlay, &a.Changes))
 	}
-	errs = append(errs,
-		d.applyTunnels(u.tunnels, w, &a.Changes),
+	devices, err := d.applyTunnels(u, w, &a.Changes)
+	errs = append(errs, err,
 		d.applyListeners(w.listeners, &a.Changes),
-		d.limitSegments(w.mss4, w.mss6, &a),
-		d.applyVIPs(w.vips, &a.Changes))
-	for _, e := range w.endpoints {
-		if link, err := d.host.handle.LinkByName(e.name()); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
-			a.Devices = append(a.Devices, e.name())
-		}
-	}
+		d.limitSegments(u, w.mss4, w.mss6, &a),
+		d.applyVIPs(u, w.vips, &a.Changes))
+	a.Devices = devices
 	slices.Sort(a.Devices)
 	return a, errors.Join(errs...)
 }
@@ -123,13 +119,11 @@ func (d *Decapsulator) Teardown() (changes []string, err error) {
 		return nil, err
 	}
 	// The VIPs go first: from then on an LB4 is told that they are not here.
-	errs := []error{
-		d.removeDevice(&changes),
-		d.applyTunnels(u.tunnels, desired{}, &changes),
-		d.applyListeners(nil, &changes),
-	}
+	errs := []error{d.removeDevice(&changes)}
+	_, err = d.applyTunnels(u, desired{}, &changes)
+	errs = append(errs, err, d.applyListeners(nil, &changes))
 	var undone Applied
-	errs = append(errs, d.limitSegments(0, 0, &undone))
+	errs = append(errs, d.limitSegments(u, 0, 0, &undone))
 	changes = append(changes, undone.Changes...)
 	restored, err := RestoreSysctls(d.noted.Sysctls)
 	for _, c := range restored {
@@ -158,10 +152,18 @@ func (d *Decapsulator) removeDevice(changes *[]string) error {
 	return nil
 }
 
-func (d *Decapsulator) applyVIPs(vips []netip.Addr, changes *[]string) error {
-	listed, err := d.host.Addresses()
-	if err != nil {
-		return err
+func (d *Decapsulator) applyVIPs(u underlay, vips []netip.Addr, changes *[]string) error {
+	var listed []netip.Addr
+	if link := u.link(Device); link != nil {
+		if err := checkDevice(link); err != nil {
+			return err
+		}
+		if link.Attrs().Flags&net.FlagUp != 0 {
+			var err error
+			if listed, err = d.host.delivered(u.on(link.Attrs().Index)); err != nil {
+				return err
+			}
+		}
 	}
 	var errs []error
 	for _, op := range DiffAddresses(listed, vips) {
@@ -233,6 +235,24 @@ type underlay struct {
 	underlay []string     // devices that hear ARP
 	mtu      int
 	others   map[netip.Addr]string // addresses by device, without those of devices made here
+	// links and addresses are what was listed: one listing serves a whole pass
+	// as long as nothing was changed in it.
+	links     []netlink.Link
+	addresses []netlink.Addr
+}
+
+// on are the addresses of a device.
+func (u underlay) on(index int) []netlink.Addr {
+	return slices.DeleteFunc(slices.Clone(u.addresses), func(a netlink.Addr) bool { return a.LinkIndex != index })
+}
+
+// link is the device of a name, nil where there was none.
+func (u underlay) link(name string) netlink.Link {
+	i := slices.IndexFunc(u.links, func(l netlink.Link) bool { return l.Attrs().Name == name })
+	if i < 0 {
+		return nil
+	}
+	return u.links[i]
 }
 
 // elsewhere tells of VIPs that are on another device as well.
@@ -257,6 +277,7 @@ func (d *Decapsulator) look(want Decapsulation) (underlay, error) {
 	if err != nil {
 		return u, fmt.Errorf("listing addresses: %w", err)
 	}
+	u.links, u.addresses = links, addresses
 	byIndex := make(map[int]netlink.Link)
 	smallest := 0
 	least := func(mtu *int, link netlink.Link) {

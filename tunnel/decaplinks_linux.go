@@ -78,10 +78,10 @@ func (e endpoint) link() netlink.Link {
 }
 
 // applyTunnels makes the tunnel devices equal to the wanted ones, with their
-// sysctls.
-func (d *Decapsulator) applyTunnels(listed []foundTunnel, w desired, changes *[]string) error {
+// sysctls, and names those that are up.
+func (d *Decapsulator) applyTunnels(u underlay, w desired, changes *[]string) (up []string, _ error) {
 	wanted := w.endpoints
-	ops := diffTunnels(listed, wanted)
+	ops := diffTunnels(u.tunnels, wanted)
 	// A device that could not be made need not be set up.
 	failed := make(map[string]bool)
 	var errs []error
@@ -118,12 +118,43 @@ func (d *Decapsulator) applyTunnels(listed []foundTunnel, w desired, changes *[]
 		*changes = append(*changes, "set "+c.String())
 	}
 	do(raiseTunnel)
+	// What was changed, or was given other sysctls, which make and unmake
+	// addresses, is not as it was listed.
+	changed := len(ops) > 0 || len(done) > 0
 	for _, e := range wanted {
-		if !failed[e.name()] {
-			errs = append(errs, d.anchor(e, w.anchor, changes))
+		if failed[e.name()] {
+			continue
 		}
+		link := u.link(e.name())
+		var addresses []netlink.Addr
+		if changed || link == nil {
+			var err error
+			if link, addresses, err = d.lookAgain(e); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		} else {
+			addresses = u.on(link.Attrs().Index)
+		}
+		if link.Attrs().Flags&net.FlagUp != 0 {
+			up = append(up, e.name())
+		}
+		errs = append(errs, d.anchor(e, link, addresses, w.anchor, changes))
 	}
-	return errors.Join(errs...)
+	return up, errors.Join(errs...)
+}
+
+// lookAgain lists a device that may have been changed.
+func (d *Decapsulator) lookAgain(e endpoint) (netlink.Link, []netlink.Addr, error) {
+	link, err := d.host.handle.LinkByName(e.name())
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for device %s: %w", e.name(), err)
+	}
+	listed, err := d.host.handle.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing addresses of %s: %w", e.name(), err)
+	}
+	return link, listed, nil
 }
 
 // anchor gives a device the address of one VIP. A packet that comes in by a device
@@ -134,18 +165,7 @@ func (d *Decapsulator) applyTunnels(listed []foundTunnel, w desired, changes *[]
 //
 // Other addresses are taken away: for sit the kernel makes one up,
 // ::192.0.2.139/96, whenever the device is set up (addrconf.c, add_v4_addrs).
-func (d *Decapsulator) anchor(e endpoint, wanted netip.Addr, changes *[]string) error {
-	fail := func(err error) error {
-		return fmt.Errorf("giving device %s the address %s: %w", e.name(), wanted, explain(err))
-	}
-	link, err := d.host.handle.LinkByName(e.name())
-	if err != nil {
-		return fail(err)
-	}
-	listed, err := d.host.handle.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil {
-		return fail(err)
-	}
+func (d *Decapsulator) anchor(e endpoint, link netlink.Link, listed []netlink.Addr, wanted netip.Addr, changes *[]string) error {
 	there := false
 	for _, l := range listed {
 		addr, _ := netip.AddrFromSlice(l.IP)
@@ -165,7 +185,7 @@ func (d *Decapsulator) anchor(e endpoint, wanted netip.Addr, changes *[]string) 
 	a := address(wanted)
 	a.Scope = unix.RT_SCOPE_HOST
 	if err := d.host.handle.AddrAdd(link, a); err != nil {
-		return fail(err)
+		return fmt.Errorf("giving device %s the address %s: %w", e.name(), wanted, explain(err))
 	}
 	*changes = append(*changes, fmt.Sprintf("add address %s to %s", a.IPNet, e.name()))
 	return nil

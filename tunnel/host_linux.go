@@ -64,6 +64,11 @@ func (h *Host) Addresses() ([]netip.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing addresses of %s: %w", Device, err)
 	}
+	return h.delivered(listed)
+}
+
+// delivered are the VIPs among the addresses of Device.
+func (h *Host) delivered(listed []netlink.Addr) ([]netip.Addr, error) {
 	local, err := h.local()
 	if err != nil {
 		return nil, err
@@ -147,12 +152,19 @@ func (h *Host) device() (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking for device %s: %w", Device, err)
 	}
-	// Whoever made a device of that name did not mean ours, and its
-	// addresses are not ours to remove.
-	if link.Type() != "dummy" {
-		return nil, fmt.Errorf("device %s is of type %s, not dummy: rename or delete it", Device, link.Type())
+	if err := checkDevice(link); err != nil {
+		return nil, err
 	}
 	return link, nil
+}
+
+// checkDevice refuses a device of another sort. Whoever made one of that name did
+// not mean ours, and its addresses are not ours to remove.
+func checkDevice(link netlink.Link) error {
+	if link.Type() != "dummy" {
+		return fmt.Errorf("device %s is of type %s, not dummy: rename or delete it", Device, link.Type())
+	}
+	return nil
 }
 
 // prepare makes the device, where it is nil, and sets it up.
