@@ -192,7 +192,7 @@ func TestServer(t *testing.T) {
 	})
 	t.Run("load interrupted", func(t *testing.T) {
 		signals := make(chan syscall.Signal, 1)
-		time.AfterFunc(time.Second, func() { signals <- syscall.SIGINT })
+		time.AfterFunc(3*time.Second, func() { signals <- syscall.SIGINT })
 		out, status, err := do(t, Request{Verb: "load", Load: &LoadRequest{Rate: 10}}, "", signals)
 		if err != nil || status != 0 || !strings.Contains(out, "completed") {
 			t.Errorf("status %d, %v:\n%s", status, err, out)

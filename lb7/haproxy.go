@@ -23,6 +23,9 @@ const (
 	// lookEvery is how often HAProxy is asked who it is, so that a reload or a
 	// restart is put right within a second.
 	lookEvery = 250 * time.Millisecond
+	// readEvery is how often HAProxy is also asked for its sessions and for the
+	// state map, which costs it more.
+	readEvery = time.Second
 	// stateKey is the one key of the state map.
 	stateKey = "host"
 )
@@ -51,6 +54,8 @@ type sight struct {
 	err      error
 	restarts uint64
 	mapErr   error
+	read     time.Time // of the last look at sessions and map
+	word     string    // the agent check's, then
 }
 
 // prepare implements part.
@@ -127,6 +132,15 @@ func (p *haproxyPart) see(ctx context.Context, cfg *config.HAProxy, client *runt
 			now.since = now.at.Add(-info.Uptime)
 		}
 		now.info = info
+	}
+	s, _ := p.agent.status()
+	now.word = word(s.Answer)
+	same := now.word == last.word && now.restarts == last.restarts && (now.err == nil) == (last.err == nil) && now.mapErr == nil
+	if same && now.at.Sub(last.read) < readEvery {
+		return now
+	}
+	now.read = now.at
+	if now.err == nil {
 		now.sessions, now.err = sessionsOf(ctx, client)
 	}
 	now.mapErr = p.keepState(ctx, cfg.StateMap, client, now.err == nil)
