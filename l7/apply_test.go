@@ -249,11 +249,11 @@ backend servers
 	hash-type consistent
 	server-template s 1-1000 127.0.0.2:80 check inter 60s disabled
 `)
-			address, o, within := h.Socket, runtime.Options{}, time.Second
+			address, o, within := h.Socket, runtime.Options{}, 5*time.Second
 			if over == "master socket" {
 				// The master opens a connection to the worker for each command:
 				// 0.6 s for 5,000 on a quiet machine.
-				address, o.Process, within = h.Master, "@1", 5*time.Second
+				address, o.Process, within = h.Master, "@1", 15*time.Second
 			}
 			c, err := runtime.New(address, o)
 			if err != nil {
