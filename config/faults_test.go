@@ -12,8 +12,8 @@ import (
 //go:embed testdata/full.toml
 var full string
 
-// faultCase is a change to testdata/full.toml and what it must be answered
-// with, line by line.
+// faultCase is a change to testdata/full.toml, or full-lb7d.toml, and what it
+// must be answered with, line by line.
 type faultCase struct {
 	name     string
 	old, new string
@@ -22,12 +22,25 @@ type faultCase struct {
 
 func testFaults(t *testing.T, cases []faultCase) {
 	t.Helper()
+	testFaultsOf(t, "lb4d.toml", full, func(data []byte) error { _, err := Parse("lb4d.toml", data); return err }, cases)
+}
+
+func testLB7Faults(t *testing.T, cases []faultCase) {
+	t.Helper()
+	testFaultsOf(t, "lb7d.toml", fullLB7, func(data []byte) error { _, err := ParseLB7("lb7d.toml", data); return err }, cases)
+}
+
+func testFaultsOf(t *testing.T, name, full string, parse func([]byte) error, cases []faultCase) {
+	t.Helper()
+	if err := parse([]byte(full)); err != nil {
+		t.Fatalf("%s has faults before anything is changed: %v", name, err)
+	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			if n := strings.Count(full, tc.old); n != 1 {
 				t.Fatalf("%q stands in the file %d times, want once", tc.old, n)
 			}
-			_, err := Parse("lb4d.toml", []byte(strings.Replace(full, tc.old, tc.new, 1)))
+			err := parse([]byte(strings.Replace(full, tc.old, tc.new, 1)))
 			if err == nil {
 				t.Fatalf("no fault, want %s", tc.want)
 			}

@@ -40,9 +40,9 @@ func (c *checker) backends(raw *rawLB7, store StoreKind) []Backend {
 		if !r.ok {
 			continue
 		}
-		b := Backend{Name: r.name, Prefix: c.word(r.prefix, `the beginning of the servers' names in HAProxy, such as "s"`)}
-		if strings.Trim(b.Prefix, letters+digits+"._:-") != "" {
-			c.fault(r.prefix.place, "%s cannot begin a server's name in HAProxy; write letters, digits, and . _ : - only", quote(b.Prefix))
+		b := Backend{Name: r.name, Prefix: r.prefix.value}
+		if strings.Trim(b.Prefix, letters+digits+"._:-") != "" || len(b.Prefix) > maxName || r.prefix.ok && b.Prefix == "" {
+			c.fault(r.prefix.place, `%s cannot begin a server's name in HAProxy; write 1 to %d letters, digits, and . _ : -, such as "s"`, quote(b.Prefix), maxName)
 		}
 		if r.slotsOf.present {
 			c.sharer(r, &b, known)

@@ -64,7 +64,7 @@ func (c *checker) etcd(r *rawStore, s *Store) {
 		s.Prefix = c.word(r.prefix, `the beginning of the keys, such as "/lb7d"`)
 	}
 	s.Username = c.word(r.username, "the user's name")
-	s.Password = c.password(r.passwordFile)
+	s.Password = c.password(r.passwordFile, etcdPassword)
 	switch {
 	case r.username.present && !r.passwordFile.present:
 		c.fault(r.username.place, `a user needs a password; write password_file = "/etc/lb/etcd.key", or leave the key out`)
@@ -95,6 +95,10 @@ func (c *checker) tableName(t text) string {
 func badURL(s string) string {
 	u, err := url.Parse(s)
 	switch {
+	case !strings.Contains(s, "://"):
+		// "127.0.0.1:80" is no URL, and "localhost:80" one with a scheme
+		// localhost; both lack the same.
+		return "the URL begins with neither http:// nor https://"
 	case err != nil:
 		return "the URL cannot be read"
 	case u.Scheme != "http" && u.Scheme != "https":

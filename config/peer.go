@@ -33,7 +33,7 @@ func (c *checker) peers(bgp *rawBGP, b BGP, names communityNames) []Peer {
 			Siblings:        truth(r.siblings, b.Siblings),
 			PrefixLimit:     int(c.integer(r.prefixLimit, int64(b.PrefixLimit), 0, maxPrefixLimit)),
 			BFD:             c.bfd(&r.bfd),
-			Password:        c.password(r.passwordFile),
+			Password:        c.password(r.passwordFile, peerPassword),
 		}
 		p.Attributes = c.peerAttributes(r, p, b, names)
 		p.Multihop, p.TTLSecurity = c.hops(r, p, b)
