@@ -312,7 +312,7 @@ func (d *Daemon) close() {
 func (d *Daemon) loop(ctx context.Context) error {
 	defer close(d.ended)
 	d.log.Info("started", "version", d.opts.Version, "config", d.opts.ConfigPath,
-		"vips", len(vipsOf(d.cfg)), "targets", len(plan.Targets(d.cfg)), "peers", len(d.cfg.BGP.Peers))
+		"vips", len(vipsOf(d.cfg)), "checks", len(plan.Targets(d.cfg)), "peers", len(d.cfg.BGP.Peers))
 	tick := time.NewTicker(resync)
 	defer tick.Stop()
 	var watchdog <-chan time.Time

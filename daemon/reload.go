@@ -25,7 +25,7 @@ func (d *Daemon) reload() {
 	d.counters.Reloads++
 	d.cfgFile = control.ConfigFile{Path: d.opts.ConfigPath, Loaded: time.Now()}
 	d.log.Info("reloaded", "config", d.opts.ConfigPath,
-		"vips", len(vipsOf(d.cfg)), "targets", len(plan.Targets(d.cfg)), "peers", len(d.cfg.BGP.Peers))
+		"vips", len(vipsOf(d.cfg)), "checks", len(plan.Targets(d.cfg)), "peers", len(d.cfg.BGP.Peers))
 }
 
 func (d *Daemon) tryReload() error {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -121,6 +122,8 @@ func (r *reporter) tellVIPs(log *slog.Logger, now time.Time, vips []plan.VIP) {
 		state  plan.VIPState
 		reason string
 		first  bool // there was nothing to withdraw
+		// failing: nobody has asked for it, so it is a warning.
+		failing bool
 	}
 	groups := map[group][]string{}
 	var order []group
@@ -134,18 +137,22 @@ func (r *reporter) tellVIPs(log *slog.Logger, now time.Time, vips []plan.VIP) {
 			continue
 		}
 		told[v.Addr] = toldVIP{v.State, v.Reason, now}
-		g := group{v.State, v.Reason, !known && v.State == plan.Withdrawn}
+		first := !known && v.State == plan.Withdrawn
+		g := group{v.State, v.Reason, first, !first && v.State == plan.Withdrawn && v.Failing != plan.NotFailing}
 		if groups[g] == nil {
 			order = append(order, g)
 		}
 		groups[g] = append(groups[g], v.Addr.String())
 	}
 	for _, g := range order {
-		msg := "vip " + g.state.String()
+		msg, level := "vip "+g.state.String(), slog.LevelInfo
 		if g.first {
 			msg = "vip not announced yet"
 		}
-		log.Info(msg, "vips", few(groups[g]), "reason", g.reason)
+		if g.failing {
+			level = slog.LevelWarn
+		}
+		log.Log(context.Background(), level, msg, "vips", few(groups[g]), "reason", g.reason)
 	}
 	var gone []string
 	for addr := range r.vips {

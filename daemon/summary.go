@@ -4,16 +4,37 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"lb4d/control"
 	"lb4d/health"
 	"lb4d/plan"
 )
 
+// howMany is how many there are of something, in words.
+func howMany(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// maxReasons bounds how many reasons the summary gives: each VIP has its own in
+// the table below.
+const maxReasons = 2
+
+// fewReasons are the first of reasons, and how many there are besides.
+func fewReasons(reasons []string) string {
+	if more := len(reasons) - maxReasons; more > 0 {
+		return fmt.Sprintf("%s; and for %d more reasons", strings.Join(reasons[:maxReasons], "; "), more)
+	}
+	return strings.Join(reasons, "; ")
+}
+
 // summary is the state of the daemon in one sentence.
 func summary(st *control.Status, waiting int) string {
 	if st.State == "starting" {
-		return fmt.Sprintf("starting: waiting for the first answer of %d checks", waiting)
+		return "starting: waiting for the first answer of " + howMany(waiting, "check")
 	}
 	announced, draining, established := 0, 0, 0
 	up, drained, warned, why := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
@@ -68,13 +89,13 @@ func summary(st *control.Status, waiting int) string {
 		s = "stopping: " + s
 	}
 	if len(why) > 0 {
-		s += "; " + few(slices.Sorted(maps.Keys(why)))
+		s += "; " + fewReasons(slices.Sorted(maps.Keys(why)))
 	}
 	if st.Config.Error != "" {
 		s += "; last reload refused"
 	}
 	if len(st.Errors) > 0 {
-		s += fmt.Sprintf("; %d errors", len(st.Errors))
+		s += "; " + howMany(len(st.Errors), "error")
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package health
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
@@ -275,13 +276,21 @@ func (o *Observer) record(w *watch, answer Answer, check Check) (rose bool) {
 	if after.State == Down {
 		level = slog.LevelWarn
 	}
-	o.log.Log(o.ctx, level, "member "+after.State.String(),
+	msg := "member " + after.State.String()
+	attrs := []any{
 		"pool", w.target.Pool,
 		"member", w.target.Member,
 		"address", w.target.Where(),
 		"was", before.State.String(),
 		"after", short(after.Since.Sub(before.Since)),
-		"answer", after.LastAnswer)
+		"answer", after.LastAnswer,
+	}
+	if after.State == Up && answer.Verdict == Fail {
+		// An answer that failed beside the word "up" would be a riddle.
+		msg, level = "member presumed up", slog.LevelWarn
+		attrs = append(attrs, "why", fmt.Sprintf("the kernel sent it new flows when lb4d started; it is down after %d failed checks in a row", check.Fall))
+	}
+	o.log.Log(o.ctx, level, msg, attrs...)
 	o.changed()
 	return after.State == Up
 }

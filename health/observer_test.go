@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -273,6 +274,40 @@ level=INFO msg="member up" pool=lb7 member=lb7-0 address=192.0.2.0 was=down afte
 		}
 		if n := changes.Load(); n != 5 {
 			t.Errorf("%d changes told, want 5", n)
+		}
+	})
+}
+
+// TestLogOfPresumedUp: the word "up" does not stand alone beside an answer that
+// says the contrary.
+func TestLogOfPresumedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &diary{answer: func(context.Context, Target, int) Answer { return verdicts["fail"] }}
+		var log bytes.Buffer
+		o := observe(t, d, nil)
+		o.offset = 0.5
+		o.log = slog.New(slog.NewTextHandler(&log, nil))
+		checks := every(time.Second, 1)
+		for target, check := range checks {
+			check.PresumedUp = true
+			checks[target] = check
+		}
+		o.Set(checks)
+		time.Sleep(10 * time.Second)
+		o.Close()
+
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		want := []string{
+			`level=WARN msg="member presumed up" pool=lb7 member=lb7-0 address=192.0.2.0 was=unknown after=100ms answer="connection refused" why="the kernel sent it new flows when lb4d started; it is down after 3 failed checks in a row"`,
+			`level=WARN msg="member down" pool=lb7 member=lb7-0 address=192.0.2.0 was=up after=`,
+		}
+		if len(lines) != len(want) {
+			t.Fatalf("%d lines, want %d:\n%s", len(lines), len(want), log.String())
+		}
+		for i, line := range lines {
+			if !strings.Contains(line, want[i]) {
+				t.Errorf("line is\n%s\nwant in it\n%s", line, want[i])
+			}
 		}
 	})
 }

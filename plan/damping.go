@@ -92,6 +92,6 @@ func (p *planner) held(vip netip.Addr, f Flaps) (reason string) {
 	}
 	p.changesAt(until)
 	// A time, and not how long it is until then: the reason stays the same.
-	return fmt.Sprintf("held down until %s, because its checks have failed %d times; lbctl reset %s ends that",
-		until.UTC().Truncate(time.Second).Format(time.RFC3339), f.at(p.obs.Now, p.cfg.Damping), vip)
+	return fmt.Sprintf("held down until %s, because its checks have failed %d times",
+		until.UTC().Truncate(time.Second).Format(time.RFC3339), f.at(p.obs.Now, p.cfg.Damping))
 }

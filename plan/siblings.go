@@ -182,7 +182,7 @@ func (s Scope) String() string { return [...]string{"", "here", "everywhere", "u
 func (o Others) scope() (Scope, string) {
 	switch {
 	case o.Announcing() > 0:
-		return FailingHere, "; other hosts still announce it, so it fails here alone"
+		return FailingHere, "; other hosts still announce it"
 	case o.Sure:
 		return FailingEverywhere, "; no other host announces it"
 	}

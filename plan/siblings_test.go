@@ -209,7 +209,7 @@ func TestFailingScope(t *testing.T) {
 		"the best path tells of none": {Others{Heard: true}, "unknown: www has 0 of 2 members up, quorum 1"},
 		"nobody else announces":       {Others{Heard: true, Sure: true}, "everywhere: www has 0 of 2 members up, quorum 1; no other host announces it"},
 		"the only other one drains":   {Others{Sure: true, Siblings: []Sibling{{Draining: true}}}, "everywhere: www has 0 of 2 members up, quorum 1; no other host announces it"},
-		"another host announces":      {Others{Siblings: []Sibling{{}}}, "here: www has 0 of 2 members up, quorum 1; other hosts still announce it, so it fails here alone"},
+		"another host announces":      {Others{Siblings: []Sibling{{}}}, "here: www has 0 of 2 members up, quorum 1; other hosts still announce it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &planner{cfg: &config.Config{}, obs: Observations{Now: now, Others: map[netip.Addr]Others{vip: tt.others}}}

@@ -76,6 +76,12 @@ func run(args []string) int {
 		if v.name != args[0] {
 			continue
 		}
+		if len(args) > 1 && (args[1] == "-h" || args[1] == "-help" || args[1] == "--help") {
+			fmt.Printf("usage: lab %s\n\n%s\n\n", strings.TrimSpace(v.name+" "+v.args), v.about)
+			if !strings.HasPrefix(v.args, "[-") {
+				return 0 // It has no flags of its own to list.
+			}
+		}
 		code, err := v.do(args[1:])
 		switch {
 		case errors.Is(err, flag.ErrHelp):
@@ -118,7 +124,6 @@ func flagSet(name string) *flag.FlagSet {
 func parse(f *flag.FlagSet, args []string) error {
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Printf("%s:\n", f.Name())
 		f.SetOutput(os.Stdout)
 		f.PrintDefaults()
 	}

@@ -20,6 +20,7 @@ func (p *page) alerts(st *control.Status) {
 	}
 	p.maintenance(st.Maintenance)
 	p.draining(st.VIPs)
+	p.heldDown(st.VIPs)
 	p.drained(st.Members)
 	p.warnings(st.Members)
 	p.differing(st.VIPs)
@@ -106,6 +107,28 @@ func (p *page) draining(vips []control.VIP) {
 	}
 	if gone > 0 {
 		p.say(yellow, "WITHDRAWN", fmt.Sprintf("%s %s ago, at most %s since", counted(gone, "VIP"), p.since(withdrawn), counted(int(late), "packet")))
+	}
+}
+
+// heldDown tells how to end what [damping] does to VIPs.
+func (p *page) heldDown(vips []control.VIP) {
+	var held []control.VIP
+	var until time.Time
+	for _, v := range vips {
+		if v.HeldUntil.After(p.now) {
+			held = append(held, v)
+			if v.HeldUntil.After(until) {
+				until = v.HeldUntil
+			}
+		}
+	}
+	left := duration(until.Sub(p.now))
+	switch len(held) {
+	case 0:
+	case 1:
+		p.say(yellow, "HELD DOWN", fmt.Sprintf("%s for another %s; lbctl reset %[1]s ends that", held[0].Address, left))
+	default:
+		p.say(yellow, "HELD DOWN", fmt.Sprintf("%d VIPs for another %s; lbctl reset VIP ends that, lbctl reset --all of all", len(held), left))
 	}
 }
 

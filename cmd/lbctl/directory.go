@@ -18,7 +18,7 @@ func directoryCommand(client func() *control.Client) *cobra.Command {
 		Short: "Show where hosts are, by the directories of lb7d",
 		Long: `Ask lb7d, on an LB7 host, about its directories: which back end serves which host,
 as looked up at run time and kept in a HAProxy map.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(directoryShow(client), directoryLookup(client), directoryForget(client))
@@ -35,7 +35,7 @@ calls, and what somebody should look at. Hits are not counted here, because they
 never leave HAProxy.`,
 		Example: `  lbctl directory show
   lbctl directory show pods -o json | jq .counters`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := client().LB7Status(cmd.Context())
@@ -79,7 +79,7 @@ func directoryLookup(client func() *control.Client) *cobra.Command {
 		Long: `Tell which back end serves a host. Where lb7d does not know, it asks the directory
 service, and keeps the answer as it would for a request.`,
 		Example:           `  lbctl directory lookup www.example.org`,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Host = args[0]
@@ -113,7 +113,7 @@ host that is not known is no fault.
 
 Other LB7 hosts are not told: forget the host on each of them.`,
 		Example:           `  lbctl directory forget www.example.org`,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Host = args[0]

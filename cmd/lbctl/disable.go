@@ -32,14 +32,15 @@ share is withdrawn when one of them is disabled.
 
 The reason, who gave it and the end stand in the file. It may as well be written by
 hand: touch /etc/lb/disable. Where the peers tell that no other host announces one of
-the VIPs, this command refuses without --force; the file itself is always obeyed. When the time of --for is over the file ceases to count,
-and lb4d removes it. What is disabled already is no fault; the new reason and the new
-end stand from then on.`,
+the VIPs, this command refuses without --force; the file itself is always obeyed.
+
+When the time of --for is over the file ceases to count, and lb4d removes it. What is
+disabled already is no fault; the new reason and the new end stand from then on.`,
 		Example: `  lbctl disable --reason "new kernel, ask Zoë" --for 30m
   lbctl disable www --reason "new certificate"
   lbctl status --watch
   lbctl enable`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: services(client),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("for") && length < time.Second {
@@ -79,7 +80,7 @@ whoever has written it. The VIPs are announced again at once, as far as their me
 answer. What is not disabled is no fault.`,
 		Example: `  lbctl enable
   lbctl enable www`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: services(client),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := control.EnableRequest{Service: strings.Join(args, "")}

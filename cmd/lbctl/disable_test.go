@@ -73,7 +73,7 @@ func TestDisable(t *testing.T) {
 		{[]string{"disable", "www"}, 0, "198.51.100.1  draining", ""},
 		{[]string{"disable", "-for", "10ms"}, 1, "", "--for 10ms is too short: write 1s or more"},
 		{[]string{"disable", "-for", "soon"}, 2, "", `invalid argument "soon"`},
-		{[]string{"disable", "www", "mail"}, 2, "", "accepts at most 1 arg"},
+		{[]string{"disable", "www", "mail"}, 2, "", `"mail" is one argument too many: write lbctl disable [SERVICE]`},
 		{[]string{"enable"}, 0, "/etc/lb/disable is gone on lb4-1: old disk\n", "lbctl: warning: services are disabled by files of their own: mail\n"},
 		{[]string{"enable", "-o", "json"}, 0, `"was_reason": "old disk"`, ""},
 	} {

@@ -40,7 +40,7 @@ there are meanwhile. The drain stands also where they outlast --timeout.`,
 		Example: `  lbctl drain lb7-1 --reason "new disk, ask Zoë"
   lbctl status --watch
   lbctl undrain lb7-1`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: members(client, func(m control.Member) bool { return m.Drained == nil }),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -76,7 +76,7 @@ as its check lets it. A member that is not drained is no fault.
 MEMBER is its name, or POOL/NAME where several pools have a member of that name. On
 an LB7 host, without a MEMBER, it ends the drain of that host.`,
 		Example:           `  lbctl undrain lb7-1`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: members(client, func(m control.Member) bool { return m.Drained != nil }),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -134,7 +134,7 @@ lb7-1   lb7   192.0.2.139  up     -         1       0         0  200 OK in 1ms
 			stdout: "lb7-1 of pool lb7 was not drained on lb4-1\n",
 		},
 		{name: "no member", args: "drain", exit: 1, stderr: "it is lb4d that answers there, and it drains members: name one"},
-		{name: "two members", args: "undrain lb7-1 lb7-2", exit: 2, stderr: "accepts at most 1 arg(s), received 2"},
+		{name: "two members", args: "undrain lb7-1 lb7-2", exit: 2, stderr: `"lb7-2" is one argument too many: write lbctl undrain [MEMBER]`},
 		{name: "a reason without its word", args: "drain lb7-1 --reason", exit: 2, stderr: "flag needs an argument"},
 		{name: "undrain needs no force", args: "undrain lb7-1 --force", exit: 2, stderr: "unknown flag: --force"},
 	} {

@@ -27,7 +27,7 @@ A flow that this host already carries keeps its member, whatever the table says.
 IPv6 addresses stand in brackets.`,
 		Example: `  lbctl explain 203.0.113.7:40000 198.51.100.1:80
   lbctl explain '[2001:db8::7]:40000' '[2001:db8::c633:6401]:53/udp'`,
-		Args:              cobra.ExactArgs(2),
+		Args:              arguments(2, 2),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := client().Explain(cmd.Context(), control.ExplainRequest{Client: args[0], Service: args[1]})

@@ -94,7 +94,7 @@ func TestExplainVerb(t *testing.T) {
 	if want := "lbctl: " + failed.Error() + "\n"; exit != 1 || stdout != "" || stderr != want {
 		t.Errorf("refused: exit status %d, %q, %q; want 1 and %q", exit, stdout, stderr, want)
 	}
-	if exit, _, stderr := ask("203.0.113.7:40000"); exit != 2 || !strings.Contains(stderr, "accepts 2 arg(s), received 1") {
+	if exit, _, stderr := ask("203.0.113.7:40000"); exit != 2 || !strings.Contains(stderr, "too few arguments: write lbctl explain CLIENT:PORT VIP:PORT[/udp]") {
 		t.Errorf("without a service: exit status %d, %q", exit, stderr)
 	}
 }

@@ -99,10 +99,14 @@ func undrainHost(cmd *cobra.Command, client *control.Client, output format) erro
 	})
 }
 
-// ofLB4 explains the answer of lb4d, which has members to drain and not itself.
+// ofLB4 explains that lb4d has members to drain and not itself, where it answers or
+// is the one that runs here.
 func ofLB4(err error) error {
 	if strings.Contains(err.Error(), "404 Not Found") {
 		return errors.New("it is lb4d that answers there, and it drains members: name one, as in lbctl drain lb7-1")
+	}
+	if _, stat := os.Stat(control.DefaultSocket); stat == nil && strings.Contains(err.Error(), "no lb7d answers") {
+		return errors.New("this is an LB4 host: name the member, as in lbctl drain lb7-1; without one, an LB7 host is meant")
 	}
 	return err
 }
@@ -116,7 +120,7 @@ func confirmCommand(client func() *control.Client) *cobra.Command {
 		Long: `Have lb7d believe a list that it holds back because it shrank by more than
 max_shrink, or became empty. The servers that it lacks lose their slots.`,
 		Example:           `  lbctl confirm servers`,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := client().Confirm(cmd.Context(), control.ConfirmRequest{Backend: args[0]})

@@ -60,7 +60,7 @@ func TestRun(t *testing.T) {
 		{[]string{"status", "-o", "xml"}, 2, "", "must be text or json"},
 		{[]string{"status", "-sockets", path}, 2, "", "unknown shorthand flag"},
 		{[]string{"status", "--bogus"}, 2, "", "unknown flag: --bogus"},
-		{[]string{"status", "www"}, 2, "", "unknown command"},
+		{[]string{"status", "www"}, 2, "", `"www" is one argument too many: write lbctl status`},
 		{[]string{"status", "-socket"}, 2, "", "flag needs an argument"},
 		{[]string{"statsu"}, 2, "", "Did you mean this?"},
 	} {

@@ -36,7 +36,7 @@ The exit status is 1 where a reload would be refused.`,
 		// Here, because cobra looks for required flags only after it has begun
 		// to run the verb, when wrong usage can no longer be told from failure.
 		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil || config != "" {
+			if err := arguments(0, 0)(cmd, args); err != nil || config != "" {
 				return err
 			}
 			return errors.New("name the configuration with -config FILE")

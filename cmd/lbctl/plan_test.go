@@ -105,7 +105,7 @@ func TestPlanVerb(t *testing.T) {
 		"no file":        {[]string{"-config", file + "x"}, 1, "no such file or directory"},
 		"a directory":    {[]string{"-config", filepath.Dir(file)}, 1, "is a directory"},
 		"no config":      {nil, 2, "name the configuration with -config FILE"},
-		"too many words": {[]string{"-config", file, "x"}, 2, "unknown command"},
+		"too many words": {[]string{"-config", file, "x"}, 2, `"x" is one argument too many: write lbctl plan -config FILE`},
 	} {
 		if exit, stdout, stderr := ask(tt.args...); exit != tt.exit || stdout != "" || !strings.Contains(stderr, tt.stderr) {
 			t.Errorf("%s: exit status %d, %q, %q; want %d and %q", name, exit, stdout, stderr, tt.exit, tt.stderr)

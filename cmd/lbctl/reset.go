@@ -19,13 +19,18 @@ func resetCommand(client func() *control.Client) *cobra.Command {
 		Long: `Forget how often the checks of a VIP have failed. One that is held down for that is
 announced at once, and the next failures cost nothing again, as far as [damping] in
 the configuration tolerates them. A VIP that has not failed is no fault.`,
-		Example:           `  lbctl reset 198.51.100.1`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Example: `  lbctl reset 198.51.100.1`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := arguments(0, 1)(cmd, args); err != nil {
+				return err
+			}
 			if (len(args) == 1) == all {
 				return errors.New("name one VIP, or all of them with --all")
 			}
+			return nil
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := client().Reset(cmd.Context(), control.ResetRequest{VIP: strings.Join(args, "")})
 			if err != nil {
 				return err

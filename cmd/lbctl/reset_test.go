@@ -37,8 +37,8 @@ func TestReset(t *testing.T) {
 		{[]string{"-all"}, 0, "198.51.100.1  announced", ""},
 		{[]string{"198.51.100.1", "-o", "json"}, 0, `"reset": 1`, ""},
 		{[]string{"198.51.100.9"}, 1, "", "198.51.100.9 is no VIP of this host"},
-		{nil, 1, "", "name one VIP, or all of them with --all"},
-		{[]string{"198.51.100.1", "--all"}, 1, "", "name one VIP, or all of them with --all"},
+		{nil, 2, "", "name one VIP, or all of them with --all"},
+		{[]string{"198.51.100.1", "--all"}, 2, "", "name one VIP, or all of them with --all"},
 	} {
 		var stdout, stderr bytes.Buffer
 		exit := run(t.Context(), append([]string{"reset", "-socket", path}, tt.args...), &stdout, &stderr)

@@ -59,7 +59,7 @@ reload that was refused.`,
 		Example: `  lbctl status
   lbctl status --watch
   lbctl status -o json | jq -r '.vips[] | select(.announced | not) | .reason'`,
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := shower{client: client(), out: cmd.OutOrStdout(), format: output}

@@ -74,7 +74,7 @@ func worst() *control.Status {
 	}
 	st.VIPs[0].Drain = &control.VIPDrain{Phase: "draining", Deadline: at.Add(3 * time.Second), PacketsPerSecond: 120.4}
 	st.VIPs[1].Drain = &control.VIPDrain{Phase: "lingering", Withdrawn: at.Add(-time.Second), LatePackets: 1}
-	st.VIPs[1].Reason, st.VIPs[1].HeldUntil = "held down until 2024-05-17T03:14:00Z, because its checks have failed 4 times; lbctl reset 2001:db8::c633:6401 ends that", at.Add(75*time.Second)
+	st.VIPs[1].Reason, st.VIPs[1].HeldUntil = "held down until 2024-05-17T03:14:00Z, because its checks have failed 4 times", at.Add(75*time.Second)
 	st.VIPs[0].Services = []string{"www", "mail", "dns", "ntp", "irc"}
 	s := &st.Services[0]
 	s.Forwarding, s.Up, s.QuorumRestore, s.Reason = false, 0, 2, "www has 0 of 2 members up, quorum 1"

@@ -15,7 +15,7 @@ func versionCommand(client func() *control.Client) *cobra.Command {
 	return &cobra.Command{
 		Use:               "version",
 		Short:             "Show the versions of lbctl and of the lb4d that runs",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
