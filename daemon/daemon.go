@@ -250,7 +250,7 @@ func start(ctx context.Context, opts Options, cfg *config.Config) (*Daemon, erro
 		// It tells which VIPs an earlier process had besides those of this
 		// configuration; without it they merely stay. And it tells which
 		// members are drained, which somebody has to do again.
-		d.log.Error("state not read; members that were drained with lbctl take new flows again", "err", err)
+		d.log.Error("state not read as a whole; members that lbctl status does not show as drained take new flows again", "err", err)
 	}
 	d.dropDrains()
 	if drained := d.memory.drained(); len(drained) > 0 {

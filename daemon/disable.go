@@ -58,7 +58,10 @@ func (d *Daemon) disable(r control.DisableRequest) (func() *control.DisableAnswe
 		return nil, err
 	}
 	was, known := d.fileOf(r.Service)
-	if err := maintenance.Write(path, note); err != nil {
+	switch err := maintenance.Write(path, note); {
+	case errors.Is(err, maintenance.ErrMisread):
+		return nil, refuse(http.StatusBadRequest, "%v", maintenance.ErrMisread)
+	case err != nil:
 		return nil, d.mayNot(err, "write", path)
 	}
 	d.log.Info("disabled by the operator", "path", path, "by", note.By, "forced", r.Force)

@@ -97,6 +97,7 @@ func TestDisableRefused(t *testing.T) {
 	}{
 		{control.DisableRequest{Service: "wwww"}, http.StatusNotFound, `there is no service "wwww": name one of mail, www`},
 		{control.DisableRequest{Service: "../disable"}, http.StatusNotFound, `there is no service "../disable": name one of mail, www`},
+		{control.DisableRequest{Reason: "until: 2020-01-01T00:00:00Z"}, http.StatusBadRequest, maintenance.ErrMisread.Error()},
 		{control.DisableRequest{Reason: "two\nlines"}, http.StatusBadRequest, "the reason holds a character that does not print, at byte 4: write it on one line, without control characters"},
 		{control.DisableRequest{Seconds: -1}, http.StatusBadRequest, "-1s is not between 1s and a year"},
 		{control.DisableRequest{Seconds: 1e12}, http.StatusBadRequest, "1e+12s is not between 1s and a year"},

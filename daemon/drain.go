@@ -52,6 +52,9 @@ func restored(list []savedDrain) map[plan.MemberName]plan.Drain {
 		if fault(s.Reason) != "" {
 			s.Reason = ""
 		}
+		if now := time.Now(); s.Since.After(now) {
+			s.Since = now.UTC() // the clock was wrong then
+		}
 		drains[plan.MemberName{Pool: s.Pool, Member: s.Member}] = plan.Drain{Reason: s.Reason, Since: s.Since}
 	}
 	return drains

@@ -89,8 +89,8 @@ type savedSysctl struct {
 // to a member.
 const maxBorrowed = 1024
 
-// recall reads the memory from dir. On an error the memory returned is empty
-// and usable.
+// recall reads the memory from dir. On an error the memory returned is usable:
+// empty, or without what cannot be true.
 func recall(dir string) (memory, error) {
 	m := memory{
 		path:          filepath.Join(dir, "lb4d.json"),
@@ -111,13 +111,15 @@ func recall(dir string) (memory, error) {
 		}
 		return m, fmt.Errorf("reading state: %w: begun anew", err)
 	}
+	refused := f.sift()
+	m.unsaved = len(refused) > 0
 	m.owned, m.drains, m.flaps = f.VIPs, restored(f.Drains), restoredFlaps(f.Flaps, time.Now())
 	m.left, m.boot = f.Announced, f.Boot
 	m.marks = f.CheckMark
 	for _, s := range f.Sysctls[:min(len(f.Sysctls), maxBorrowed)] {
 		m.borrowed = append(m.borrowed, tunnel.SysctlChange{Sysctl: tunnel.Sysctl{Key: s.Key, Value: s.Value}, Was: s.Was})
 	}
-	return m, nil
+	return m, siftedError(m.path, refused)
 }
 
 // readState reads the state file. What is no regular file could hold a start

@@ -165,6 +165,8 @@ func (d *Daemon) apply(decision plan.Decision, configured map[netip.Addr]bool, l
 	// with resets. So one that goes ceases to be local before its services
 	// go, and one that comes is local after they have come.
 	coming, going := split(tunnel.DiffAddresses(addresses, decision.Addresses))
+	// One that has left the configuration may linger, and does not come back.
+	coming = slices.DeleteFunc(coming, func(op tunnel.AddressOp) bool { return !configured[op.Addr] })
 	written := d.move(going, local, note)
 	ops := l4.Diff(d.ours(listed), decision.Table)
 	if len(ops) > 0 {

@@ -387,11 +387,12 @@ func TestBorrowedSysctls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const a, b = "net.ipv4.conf.eth0.rp_filter", "net.ipv4.conf.eth1.rp_filter"
 	change := func(key, was string) tunnel.SysctlChange {
 		return tunnel.SysctlChange{Sysctl: tunnel.Sysctl{Key: key, Value: "1"}, Was: was}
 	}
 	// The last one is that of a pass that has found nothing to set.
-	for _, changes := range [][]tunnel.SysctlChange{{change("a", "0"), change("b", "0")}, {change("a", "2")}, nil} {
+	for _, changes := range [][]tunnel.SysctlChange{{change(a, "0"), change(b, "0")}, {change(a, "2")}, nil} {
 		if err := m.borrow(changes); err != nil {
 			t.Fatal(err)
 		}
@@ -404,7 +405,7 @@ func TestBorrowedSysctls(t *testing.T) {
 	for _, c := range read.borrowed {
 		got[c.Key] = c.Value + " was " + c.Was
 	}
-	if want := map[string]string{"a": "1 was 2", "b": "1 was 0"}; !maps.Equal(got, want) {
+	if want := map[string]string{a: "1 was 2", b: "1 was 0"}; !maps.Equal(got, want) {
 		t.Errorf("after a restart %v, want %v", got, want)
 	}
 }

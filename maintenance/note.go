@@ -76,9 +76,17 @@ func parse(text string) (n Note, err error) {
 	return n, err
 }
 
+// ErrMisread tells of a note that would be read back as another one.
+var ErrMisread = errors.New(`the reason reads like the line "until: TIME" and would end the maintenance then; word it differently`)
+
 // Write puts a maintenance file at path, in one step: nobody sees half of it,
 // and what stood there before is replaced. A directory that is missing is made.
+// A reason that is a line with an end is refused with ErrMisread.
 func Write(path string, n Note) error {
+	// Written by hand such a first line is an end, so it cannot be a reason.
+	if back, _ := parse(cleaned(n.Reason)); !back.Until.IsZero() {
+		return fmt.Errorf("writing maintenance file %s: %w", path, ErrMisread)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("writing maintenance file %s: %w", path, bare(err))
 	}

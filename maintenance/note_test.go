@@ -1,6 +1,7 @@
 package maintenance
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,5 +100,24 @@ func TestWriteAndRemove(t *testing.T) {
 	}
 	if err := Write(path, Note{}); err == nil || strings.Contains(err.Error(), ".www") {
 		t.Errorf("writing over a directory: %v", err)
+	}
+}
+
+// TestWriteMisread: a reason that reads like an end is not written. It would
+// take the file away at once, or never mind what end was asked for.
+func TestWriteMisread(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disable")
+	for _, reason := range []string{"until: 2020-01-01T00:00:00Z", " Until:2099-01-01T00:00:00+01:00", "until: 2020-01-01T00:00:00Z\nx"} {
+		for _, until := range []time.Time{{}, ten} {
+			if err := Write(path, Note{Reason: reason, Until: until}); !errors.Is(err, ErrMisread) {
+				t.Errorf("%q until %s: error %v, want %v", reason, until, err, ErrMisread)
+			}
+			if _, err := os.Stat(path); err == nil {
+				t.Fatal("it was written")
+			}
+		}
+	}
+	if err := Write(path, Note{Reason: "until: somebody calls"}); err != nil {
+		t.Error(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Probe is a check that goes through the tunnel: from this host to the VIP,
@@ -52,6 +53,8 @@ type Path struct {
 const (
 	keyAcceptLocal = "accept_local"
 	keyRPFilter    = "rp_filter"
+	// maxDeviceName is IFNAMSIZ without the final zero, in bytes.
+	maxDeviceName = 15
 )
 
 func confKey(device, key string) string {
@@ -110,6 +113,30 @@ func pathSysctls(root string, devices []string) ([]Sysctl, error) {
 		}
 	}
 	return needed, nil
+}
+
+// ForProbes tells whether a change is one that ProbePath may have asked for: of
+// one of its two keys of a device, to and from a value that the key can have. A
+// list of changes that was kept in a file is to be asked about before it is set
+// back, because a key names a file.
+func ForProbes(c SysctlChange) bool {
+	rest, ok := strings.CutPrefix(c.Key, "net.ipv4.conf.")
+	if !ok {
+		return false
+	}
+	device, filter := strings.CutSuffix(rest, "."+keyRPFilter)
+	if !filter {
+		if device, ok = strings.CutSuffix(rest, "."+keyAcceptLocal); !ok {
+			return false
+		}
+	}
+	// A device's name has no slash (net/core/dev.c, dev_valid_name), so its key
+	// has no dot; and one or two dots alone are no name.
+	if device == "" || device == "/" || device == "//" || len(device) > maxDeviceName || strings.ContainsAny(device, ".\x00") {
+		return false
+	}
+	value := func(v string) bool { return v == "0" || v == "1" || filter && v == "2" }
+	return value(c.Value) && value(c.Was)
 }
 
 // RestoreSysctls sets back what was changed, in case nobody has changed it

@@ -110,3 +110,42 @@ func TestRestoreSysctls(t *testing.T) {
 		t.Errorf("set back a second time: %q", changed(again))
 	}
 }
+
+// TestForProbes: what comes out of a file is set back as root, so it has to be
+// one of the two keys of a device, and no way to another file.
+func TestForProbes(t *testing.T) {
+	change := func(key, value, was string) SysctlChange {
+		return SysctlChange{Sysctl: Sysctl{Key: key, Value: value}, Was: was}
+	}
+	for _, good := range []SysctlChange{
+		change("net.ipv4.conf.eth0.accept_local", "1", "0"),
+		change("net.ipv4.conf.eth0/100.rp_filter", "2", "1"),
+		change("net.ipv4.conf.all.rp_filter", "2", "0"),
+	} {
+		if !ForProbes(good) {
+			t.Errorf("%s is refused", good)
+		}
+	}
+	for _, bad := range []SysctlChange{
+		change("", "", ""),
+		change("kernel.panic", "0", "1"),
+		change("kernel.core_pattern", "core", "|/tmp/x"),
+		change("net.ipv4.vs.sloppy_tcp", "1", "0"),
+		change("net.ipv4.conf.eth0.forwarding", "1", "0"),
+		change("net.//.//.//.etc.passwd", "1", "0"),
+		change("net.ipv4.conf.//.rp_filter", "1", "0"),
+		change("net.ipv4.conf./.rp_filter", "1", "0"),
+		change("net.ipv4.conf.//.//.//.x.rp_filter", "1", "0"),
+		change("net.ipv4.conf..rp_filter", "1", "0"),
+		change("net.ipv4.conf.rp_filter", "1", "0"),
+		change("net.ipv4.conf.eth0\x00.rp_filter", "1", "0"),
+		change("net.ipv4.conf.a-name-that-is-too-long.rp_filter", "1", "0"),
+		change("net.ipv4.conf.eth0.accept_local", "1", "2"),
+		change("net.ipv4.conf.eth0.accept_local", "1", "0\n"),
+		change("net.ipv4.conf.eth0.rp_filter", "2", "-1"),
+	} {
+		if ForProbes(bad) {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
