@@ -2,6 +2,7 @@ package lb7
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,6 +24,7 @@ type backendsPart struct {
 	log     *slog.Logger
 	ctx     context.Context
 	changed func()
+	holder  string // of the leases, the same for all records
 
 	mu      sync.Mutex // guards what follows
 	cfg     *config.LB7
@@ -33,7 +35,7 @@ type backendsPart struct {
 }
 
 func newBackends(ctx context.Context, log *slog.Logger, changed func()) *backendsPart {
-	return &backendsPart{log: log, ctx: ctx, changed: changed, keepers: map[string]*keeper{}, workers: map[string]*worker{}}
+	return &backendsPart{log: log, ctx: ctx, changed: changed, holder: newHolder(), keepers: map[string]*keeper{}, workers: map[string]*worker{}}
 }
 
 // wakeAll has every worker look at HAProxy now.
@@ -125,7 +127,7 @@ func (p *backendsPart) commit(cfg *config.LB7, client *runtime.Client, opened *s
 		s, kind := opened.of(b)
 		p.keepers[b.Name] = startKeeper(p.ctx, keeperOptions{
 			log: p.log, name: b.Name, store: s, kind: kind,
-			holder: holder(cfg), lease: cfg.Store.Lease, stateDir: cfg.StateDir,
+			holder: p.holder, lease: cfg.Store.Lease, stateDir: cfg.StateDir,
 			policy: policyOf(b), source: sourceOf(b.Source),
 			told: func() { p.wakeOf(b.Name) }, changed: p.changed,
 		})
@@ -160,15 +162,17 @@ func sameWork(old, new *config.LB7, name string) bool {
 	return ownerA.Slots == ownerB.Slots && ownerA.Table == ownerB.Table
 }
 
-// holder names this process among those that want the lease. It is the same
-// after a restart, which so finds its lease again; no two processes of a host
-// have the same socket.
-func holder(cfg *config.LB7) string {
+// newHolder names this process among those that want a lease. The host's name is
+// for people. What no other process has is the random part: hosts that were
+// cloned share their name and their paths, and a container's socket is at the
+// same path in each. A process that was killed so leaves its lease to end by
+// itself.
+func newHolder() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown-host"
 	}
-	return host + ":" + cfg.Control.Socket
+	return host + "-" + strings.ToLower(rand.Text()[:8])
 }
 
 // keeper finds the keeper of the record that a back end has a share in.

@@ -28,6 +28,36 @@ func TestNothingFails(t *testing.T) {
 			time.Sleep(300 * time.Millisecond)
 		})
 	}
+	step("remove one of nine", func(t *testing.T) {
+		left := append(numbered(1, 4), numbered(6, 9)...)
+		f.list(nil, left...)
+		i.settled(left...)
+		of5 := 0
+		for k, now := range owners(t, p.url, 1000) {
+			switch {
+			case before[k] == "web-5":
+				of5++
+				if now == "web-5" {
+					t.Fatalf("key %d is still at the server that is gone", k)
+				}
+			case now != before[k]:
+				t.Fatalf("key %d went from %s to %s, and web-5 is the one that is gone", k, before[k], now)
+			}
+		}
+		t.Logf("%d of 1000 keys moved, those of the server that is gone", of5)
+		if of5 == 0 {
+			t.Error("the server that is gone had no keys")
+		}
+	})
+	step("put it back", func(t *testing.T) {
+		f.list(nil, numbered(1, 9)...)
+		i.settled(numbered(1, 9)...)
+		for k, now := range owners(t, p.url, 1000) {
+			if now != before[k] {
+				t.Fatalf("key %d went from %s to %s", k, before[k], now)
+			}
+		}
+	})
 	step("add a server", func(*testing.T) {
 		f.list(nil, numbered(1, 10)...)
 		i.settled(numbered(1, 10)...)

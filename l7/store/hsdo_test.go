@@ -11,11 +11,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"lb4d/internal/storetest"
 	"lb4d/l7/slots"
 )
 
 // hsdo writes a row as HSDO's server does, asg left out where it is empty.
-func hsdo(t *testing.T, d *dynalite, n int, ip, name, asg string, weight int, update string) {
+func hsdo(t *testing.T, client *dynamodb.Client, n int, ip, name, asg string, weight int, update string) {
 	t.Helper()
 	status := "enabled"
 	if ip == "none" {
@@ -28,16 +29,16 @@ func hsdo(t *testing.T, d *dynalite, n int, ip, name, asg string, weight int, up
 	if asg != "" {
 		i["ASG"] = text(asg)
 	}
-	if _, err := d.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(tableName), Item: i}); err != nil {
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(tableName), Item: i}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // table is every row as HSDO's client reads it, and what it would miss: each
 // attribute has to be there, or that client ends with a KeyError.
-func table(t *testing.T, d *dynalite) (rows string, missing []string) {
+func table(t *testing.T, client *dynamodb.Client) (rows string, missing []string) {
 	t.Helper()
-	out, err := d.client.Scan(t.Context(), &dynamodb.ScanInput{TableName: aws.String(tableName), ConsistentRead: aws.Bool(true)})
+	out, err := client.Scan(t.Context(), &dynamodb.ScanInput{TableName: aws.String(tableName), ConsistentRead: aws.Bool(true)})
 	if err != nil || out.LastEvaluatedKey != nil {
 		t.Fatalf("%v, or more than a page", err)
 	}
@@ -67,11 +68,11 @@ func table(t *testing.T, d *dynalite) (rows string, missing []string) {
 }
 
 // awaitTable waits until the rows say what they should.
-func awaitTable(t *testing.T, d *dynalite, want string) {
+func awaitTable(t *testing.T, client *dynamodb.Client, want string) {
 	t.Helper()
 	want = strings.TrimSpace(strings.ReplaceAll(want, "\t", ""))
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		got, missing := table(t, d)
+		got, missing := table(t, client)
 		if got == want {
 			if len(missing) > 0 {
 				t.Errorf("HSDO's client would fail: %v", missing)
@@ -88,18 +89,18 @@ func awaitTable(t *testing.T, d *dynalite, want string) {
 // writes it, and taken over by the first write without a server moving. After
 // that HSDO's clients go on reading it.
 func TestHSDO(t *testing.T) {
-	d := startDynalite(t)
+	_, client := storetest.Dynalite(t, tableName)
 	ctx := t.Context()
-	hsdo(t, d, 1, "10.0.0.1", "i-1", "asg-a", 10, "2024-05-06 07:08:09.123456")
-	hsdo(t, d, 2, "none", "none", "none", 0, "0-0-0 00:00:00.000000")
-	hsdo(t, d, 3, "10.0.0.3", "i-3", "asg-b", 4, "2024-05-06 07:08:09")
-	hsdo(t, d, 4, "10.0.0.4", "i-4", "", 10, "2024-05-06 07:08:09.5")
+	hsdo(t, client, 1, "10.0.0.1", "i-1", "asg-a", 10, "2024-05-06 07:08:09.123456")
+	hsdo(t, client, 2, "none", "none", "none", 0, "0-0-0 00:00:00.000000")
+	hsdo(t, client, 3, "10.0.0.3", "i-3", "asg-b", 4, "2024-05-06 07:08:09")
+	hsdo(t, client, 4, "10.0.0.4", "i-4", "", 10, "2024-05-06 07:08:09.5")
 	// What HSDO without a lock, or somebody without a clue, can leave behind.
-	hsdo(t, d, 5, "10.0.0.3", "i-3", "asg-b", 1, "2024-05-06 07:08:09")
-	hsdo(t, d, 6, "10.0.0.6;show env", "i-6", "asg-b", 1, "2024-05-06 07:08:09")
-	hsdo(t, d, 7, "10.0.0.7", "i-7\nx", "asg-b", 1, "2024-05-06 07:08:09")
+	hsdo(t, client, 5, "10.0.0.3", "i-3", "asg-b", 1, "2024-05-06 07:08:09")
+	hsdo(t, client, 6, "10.0.0.6;show env", "i-6", "asg-b", 1, "2024-05-06 07:08:09")
+	hsdo(t, client, 7, "10.0.0.7", "i-7\nx", "asg-b", 1, "2024-05-06 07:08:09")
 
-	s := NewDynamoDB(d.client, DynamoDBOptions{Table: tableName, Port: 8080, Weight: 10, Poll: 20 * time.Millisecond})
+	s := NewDynamoDB(client, DynamoDBOptions{Table: tableName, Port: 8080, Weight: 10, Poll: 20 * time.Millisecond})
 	updates := s.Watch(ctx)
 	u := await(t, updates, 10*time.Second, "1=i-1 3=i-3 4=i-4", false)
 	if u.Record.Version != 0 {
@@ -111,7 +112,7 @@ func TestHSDO(t *testing.T) {
 	}
 
 	// HSDO's server is still at work.
-	hsdo(t, d, 2, "10.0.0.2", "i-2", "asg-a", 1, "2024-05-06 07:08:10.000001")
+	hsdo(t, client, 2, "10.0.0.2", "i-2", "asg-a", 1, "2024-05-06 07:08:10.000001")
 	u = await(t, updates, 10*time.Second, "1=i-1 2=i-2 3=i-3 4=i-4", false)
 
 	// Taken over: i-3 is excluded, i-4 gone, i-5 new.
@@ -131,7 +132,7 @@ func TestHSDO(t *testing.T) {
 	if r.Slots[1].Weight != 1 {
 		t.Errorf("the ramp of i-2 does not go on from weight 1: %+v", r.Slots[1])
 	}
-	awaitTable(t, d, `
+	awaitTable(t, client, `
 		1 10.0.0.1 i-1 asg-a 10 enabled
 		2 10.0.0.2 i-2 asg-a 1 enabled
 		3 10.0.0.3 i-3 asg-b 0 enabled
@@ -141,14 +142,14 @@ func TestHSDO(t *testing.T) {
 
 	// The writer ends before it has copied its record to the rows; whoever
 	// gets the lease next does it.
-	dead := NewDynamoDB(d.client, DynamoDBOptions{Table: tableName})
+	dead := NewDynamoDB(client, DynamoDBOptions{Table: tableName})
 	if r, err = Change(ctx, dead, r, assigning("a")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Lease(ctx, "next", time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	awaitTable(t, d, fmt.Sprintf(`
+	awaitTable(t, client, fmt.Sprintf(`
 		1 %s a none 10 enabled
 		2 none none none 0 disabled
 		3 none none none 0 disabled
@@ -162,12 +163,12 @@ func TestHSDO(t *testing.T) {
 // The lease can be taken before there is a record; its row is whole for
 // HSDO's readers all the same, and it does not count as a server.
 func TestHSDOLeaseRow(t *testing.T) {
-	d := startDynalite(t)
-	s := NewDynamoDB(d.client, DynamoDBOptions{Table: tableName, Poll: 20 * time.Millisecond})
+	_, client := storetest.Dynalite(t, tableName)
+	s := NewDynamoDB(client, DynamoDBOptions{Table: tableName, Poll: 20 * time.Millisecond})
 	if got, err := s.Lease(t.Context(), "a", time.Minute); err != nil || !got.Held {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	awaitTable(t, d, `2 none none none 0 disabled`)
+	awaitTable(t, client, `2 none none none 0 disabled`)
 	updates := s.Watch(t.Context())
 	u := await(t, updates, 10*time.Second, "", false)
 	if _, err := Change(t.Context(), s, u.Record, assigning("a")); err != nil {
@@ -178,8 +179,8 @@ func TestHSDOLeaseRow(t *testing.T) {
 
 // 1,000 servers fit one item, and their rows are written.
 func TestDynamoDBThousand(t *testing.T) {
-	d := startDynalite(t)
-	s := NewDynamoDB(d.client, DynamoDBOptions{Table: tableName, Poll: 50 * time.Millisecond})
+	_, client := storetest.Dynalite(t, tableName)
+	s := NewDynamoDB(client, DynamoDBOptions{Table: tableName, Poll: 50 * time.Millisecond})
 	updates := s.Watch(t.Context())
 	var list []slots.Server
 	for i := range 1000 {
@@ -210,7 +211,7 @@ func TestDynamoDBThousand(t *testing.T) {
 	if size(row) > 300_000 {
 		t.Errorf("the first row has %d bytes; DynamoDB takes 400 kB", size(row))
 	}
-	if got, missing := table(t, d); strings.Count(got, "enabled") != 1000 || len(missing) > 0 {
+	if got, missing := table(t, client); strings.Count(got, "enabled") != 1000 || len(missing) > 0 {
 		t.Errorf("%d rows are enabled, %v", strings.Count(got, "enabled"), missing)
 	}
 }

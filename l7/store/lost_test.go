@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
+	"lb4d/internal/storetest"
 	"lb4d/l7/slots"
 )
 
@@ -23,8 +24,7 @@ func TestLost(t *testing.T) {
 			return NewFile(path), func() { _ = os.Remove(path) }
 		},
 		"etcd": func(t *testing.T) (Store, func()) {
-			_, url := startEtcd(t)
-			c := dialEtcd(t, url)
+			c := dialEtcd(t, storetest.Etcd(t).URL)
 			return NewEtcd(c, "/lb7d/", "servers"), func() {
 				if _, err := c.Delete(t.Context(), "/lb7d/servers/slots"); err != nil {
 					t.Error(err)
@@ -32,10 +32,10 @@ func TestLost(t *testing.T) {
 			}
 		},
 		"dynamodb": func(t *testing.T) (Store, func()) {
-			d := startDynalite(t)
-			return NewDynamoDB(d.client, DynamoDBOptions{Table: tableName, Poll: 20 * time.Millisecond}), func() {
+			_, client := storetest.Dynalite(t, tableName)
+			return NewDynamoDB(client, DynamoDBOptions{Table: tableName, Poll: 20 * time.Millisecond}), func() {
 				for n := range 20 {
-					if _, err := d.client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(tableName), Key: rowKey(n)}); err != nil {
+					if _, err := client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(tableName), Key: rowKey(n)}); err != nil {
 						t.Error(err)
 					}
 				}
@@ -69,8 +69,8 @@ func TestLost(t *testing.T) {
 // etcd forgets old revisions, and one that starts again without its data
 // counts anew from 1: readers notice both.
 func TestEtcdForgets(t *testing.T) {
-	d, url := startEtcd(t)
-	c := dialEtcd(t, url)
+	d := storetest.Etcd(t)
+	c := dialEtcd(t, d.URL)
 	s := NewEtcd(c, "/lb7d", "servers")
 	r, err := Change(t.Context(), s, slots.Record{}, assigning("a"))
 	if err != nil {
@@ -95,13 +95,9 @@ func TestEtcdForgets(t *testing.T) {
 	}
 	await(t, updates, 10*time.Second, "1=a 2=b", false)
 
-	d.kill()
-	for i, a := range d.args {
-		if a == "--data-dir" {
-			d.args[i+1] = t.TempDir()
-		}
-	}
-	d.start(t)
+	d.Kill()
+	d.Forget(t)
+	d.Start(t)
 	if u := await(t, updates, 20*time.Second, "1=a 2=b", true); u.Record.Version != r.Version {
 		t.Errorf("version %d, want the last one seen, %d", u.Record.Version, r.Version)
 	}
@@ -121,7 +117,7 @@ func TestEtcdForgets(t *testing.T) {
 
 // How soon a reader knows what another host has written.
 func TestEtcdLatency(t *testing.T) {
-	_, url := startEtcd(t)
+	url := storetest.Etcd(t).URL
 	writer, reader := NewEtcd(dialEtcd(t, url), "/lb7d", "servers"), NewEtcd(dialEtcd(t, url), "/lb7d", "servers")
 	updates := reader.Watch(t.Context())
 	<-updates
