@@ -340,13 +340,13 @@ func (d *Daemon) loop(ctx context.Context) error {
 			}
 		case <-d.opts.Reload:
 			if !d.stopping.IsZero() {
-				d.log.Info("reload ignored, lb4d is stopping")
+				d.ignore("reload")
 				continue
 			}
 			d.reload()
 		case <-d.opts.HandOver:
 			if !d.stopping.IsZero() {
-				d.log.Info("hand-over ignored, lb4d is stopping")
+				d.ignore("hand-over")
 				continue
 			}
 			d.handOver()
@@ -378,6 +378,15 @@ func (d *Daemon) loop(ctx context.Context) error {
 		if !again.IsZero() {
 			next.Reset(max(0, time.Until(again)))
 		}
+	}
+}
+
+// ignore tells of a signal that has no effect while lb4d is stopping. Whoever
+// repeats it is not told each time.
+func (d *Daemon) ignore(what string) {
+	quota := d.report.quota(what)
+	if untold, ok := quota.take(time.Now()); ok {
+		d.log.Info(what+" ignored, lb4d is stopping", quota.words(untold)...)
 	}
 }
 

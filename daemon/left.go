@@ -3,6 +3,7 @@ package daemon
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"lb4d/l4"
 	"lb4d/tunnel"
@@ -23,7 +24,7 @@ func (l left) changed(table l4.Table, addresses []netip.Addr) (inTable, inAddres
 
 // tellSysctls tells of sysctls that were set, each on a line since each has a
 // reason of its own. One that another program sets back all the time is told
-// once.
+// once, and one that it sets to ever another value now and then.
 func (d *Daemon) tellSysctls(what string, foreign bool, changes []tunnel.SysctlChange) {
 	fresh := d.report.fresh(what, sentences(changes))
 	say, msg := d.log.Info, "sysctl set"
@@ -31,9 +32,19 @@ func (d *Daemon) tellSysctls(what string, foreign bool, changes []tunnel.SysctlC
 		say, msg = d.log.Warn, "sysctl changed by another program, put right"
 	}
 	for _, c := range changes {
-		if slices.Contains(fresh, c.String()) {
-			say(msg, "key", c.Key, "was", c.Was, "now", c.Value, "why", c.Why)
+		if !slices.Contains(fresh, c.String()) {
+			continue
 		}
+		words := []any{"key", c.Key, "was", c.Was, "now", c.Value, "why", c.Why}
+		if foreign {
+			quota := d.report.quota("sysctl " + c.Key)
+			untold, ok := quota.take(time.Now())
+			if !ok {
+				continue
+			}
+			words = append(words, quota.words(untold)...)
+		}
+		say(msg, words...)
 	}
 	d.counters.KernelWrites += uint64(len(changes))
 }

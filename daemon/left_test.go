@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"lb4d/l4"
 	"lb4d/tunnel"
@@ -84,5 +87,53 @@ func TestForeignSysctl(t *testing.T) {
 		m.found = []tunnel.SysctlChange{change}
 		d.pass()
 		expect(t, "log, after it had stayed", w.log.String(), told+"\n"+told)
+	})
+}
+
+// TestForeignFight: another program that never stops, with ever another change,
+// is put right each time and told of now and then.
+func TestForeignFight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := announcing(t, named)
+		d.pass()
+		w.log.Reset()
+		m := &meddled{settings: settings{w}}
+		d.sysctls = m
+		const minutes = 10
+		for i := range minutes * 60 {
+			w.tableNow[0].Destinations[0].Weight = 1000 + i
+			w.addresses = nil
+			if i%2 == 0 {
+				w.addresses = []netip.Addr{netip.MustParseAddr("198.51.100.1")}
+			}
+			m.found = []tunnel.SysctlChange{{Sysctl: tunnel.Sysctl{Key: "net.ipv4.vs.conn_reuse_mode", Value: "2"}, Was: fmt.Sprint(i + 3)}}
+			d.pass()
+			if got := w.tableNow[0].Destinations[0].Weight; got != 1 {
+				t.Fatalf("weight %d is left", got)
+			}
+			time.Sleep(time.Second)
+		}
+		for _, kind := range []string{`msg="ipvs changed`, `msg="host changed`, `msg="sysctl changed`} {
+			if n := strings.Count(w.log.String(), kind); n < minutes/2 || n > quotaBurst+minutes {
+				t.Errorf("%d lines with %s in %d minutes, want some, and %d at most:\n%.2000s", n, kind, minutes, quotaBurst+minutes, w.log.String())
+			}
+		}
+		if log := w.log.String(); !strings.Contains(log, "untold=59") || !strings.Contains(log, `next="in a minute at the earliest`) {
+			t.Errorf("the log does not tell of what it leaves out:\n%.2000s", log)
+		}
+	})
+}
+
+// TestSignalsWhileStopping: a storm of signals is a few lines.
+func TestSignalsWhileStopping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := announcing(t, named)
+		w.log.Reset()
+		for range 1000 {
+			d.ignore("reload")
+		}
+		if n := strings.Count(w.log.String(), "reload ignored"); n != quotaBurst {
+			t.Errorf("%d lines for 1000 signals, want %d", n, quotaBurst)
+		}
 	})
 }

@@ -24,6 +24,7 @@ type reporter struct {
 	errors   []string
 	strays   []string // maintenance files of services that there are not
 	summary  string
+	quotas   map[string]*quota // of the kinds of lines that others cause
 }
 
 type toldVIP struct {
@@ -54,21 +55,27 @@ func few(all []string) string {
 // tellErrors.
 //
 // Where another program has changed what the pass before had left, that is said
-// along with what puts it right, as a warning.
+// along with what puts it right, as a warning; where it never ends, now and then.
 func (r *reporter) tell(log *slog.Logger, what string, foreign bool, ops []string) {
 	fresh := r.fresh(what, ops)
 	if len(fresh) == 0 {
 		return
 	}
 	say, msg := log.Info, what
+	var words []any
 	if foreign {
-		say, msg = log.Warn, what+" changed by another program, put right"
+		quota := r.quota(what)
+		untold, ok := quota.take(time.Now())
+		if !ok {
+			return
+		}
+		say, msg, words = log.Warn, what+" changed by another program, put right", quota.words(untold)
 	}
 	if len(fresh) == 1 {
-		say(msg + ": " + fresh[0])
+		say(msg+": "+fresh[0], words...)
 		return
 	}
-	say(msg+": "+counted(fresh), "first", fresh[0])
+	say(msg+": "+counted(fresh), append([]any{"first", fresh[0]}, words...)...)
 }
 
 // fresh are the operations that the pass before did not issue.
