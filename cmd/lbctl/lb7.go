@@ -14,14 +14,23 @@ import (
 	"lb4d/control"
 )
 
-// onLB7Host tells whether this host has the socket of lb7d and none of lb4d.
-func onLB7Host() bool {
-	_, err := os.Stat(control.DefaultSocket)
-	if err == nil {
-		return false
+// daemons are which daemons have a socket on this host.
+type daemons struct{ lb4, lb7 bool }
+
+func daemonsAt(lb4, lb7 string) daemons {
+	there := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
 	}
-	_, err = os.Stat(control.DefaultLB7Socket)
-	return err == nil
+	return daemons{there(lb4), there(lb7)}
+}
+
+// hint tells a person who was shown the one status of the other one.
+func (d daemons) hint() string {
+	if d.lb4 && d.lb7 {
+		return "lb7d is on this host too: lbctl status --lb7"
+	}
+	return ""
 }
 
 // drainHost drains the LB7 host itself, and waits for its sessions where told.
@@ -172,7 +181,9 @@ func renderLB7(st *control.LB7Status, now time.Time, term terminal) string {
 	if t := st.Tunnel; t != nil {
 		p.say(plain, "", fmt.Sprintf("tunnels %s for %s: %s up", strings.Join(t.Modes, " "), counted(len(t.VIPs), "VIP"), counted(len(t.Devices), "device")))
 	}
-	p.records(st.Records)
+	if len(st.Records) > 0 {
+		p.records(st.Records)
+	}
 	for i := range st.Backends {
 		p.slots(&st.Backends[i])
 	}
@@ -227,5 +238,9 @@ func (p *page) slots(b *control.Backend) {
 		t.add(number(strconv.Itoa(s.Slot)), text(s.ID), text(s.Address), coloured(state, colour),
 			number(fmt.Sprintf("%d", s.Weight)), text(s.Group), text(strings.Join(notes, ", ")))
 	}
-	p.table(fmt.Sprintf("servers of back end %s (%s)", b.Name, b.Takes), t)
+	p.b.WriteByte('\n')
+	p.say(bold, "", fmt.Sprintf("back end %s (%s): %s", b.Name, b.Takes, counted(len(b.Servers), "server")))
+	if len(b.Servers) > 0 {
+		t.write(&p.b, p.term)
+	}
 }

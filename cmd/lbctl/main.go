@@ -66,12 +66,13 @@ Long options take one dash or two.`,
 		}
 		return control.NewLB7Client(socket)
 	}
-	// here is the daemon of this host, whichever it is, unless one was named.
-	here := func() *control.Client {
-		if !root.PersistentFlags().Changed("socket") && onLB7Host() {
-			return control.NewLB7Client("")
+	// present are the daemons of this host; none are looked for where a socket
+	// was named.
+	present := func() daemons {
+		if root.PersistentFlags().Changed("socket") {
+			return daemons{}
 		}
-		return client()
+		return daemonsAt(control.DefaultSocket, control.DefaultLB7Socket)
 	}
 	asked := false
 	root.Flags().BoolVar(&asked, "version", false, "the same as the command version")
@@ -82,7 +83,7 @@ Long options take one dash or two.`,
 		}
 		return cmd.Help()
 	}
-	root.AddCommand(statusCommand(here), drainCommand(client, lb7), undrainCommand(client, lb7), resetCommand(client),
+	root.AddCommand(statusCommand(client, lb7, present), drainCommand(client, lb7), undrainCommand(client, lb7), resetCommand(client),
 		disableCommand(client), enableCommand(client),
 		explainCommand(client), planCommand(client), directoryCommand(lb7), confirmCommand(lb7), versions)
 

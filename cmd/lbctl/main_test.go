@@ -108,7 +108,7 @@ func TestJSONIsTheStatus(t *testing.T) {
 }
 
 func TestDoubleDash(t *testing.T) {
-	root := statusCommand(nil)
+	root := statusCommand(nil, nil, nil)
 	root.PersistentFlags().String("socket", "", "")
 	for in, want := range map[string]string{
 		"-socket x -w":       "--socket x -w",

@@ -41,16 +41,16 @@ func (f *format) Set(s string) error {
 }
 
 // statusCommand shows all that lb4d tells of itself.
-func statusCommand(client func() *control.Client) *cobra.Command {
-	output, watch := formatText, false
+func statusCommand(client, lb7 func() *control.Client, present func() daemons) *cobra.Command {
+	output, watch, ofLB7 := formatText, false, false
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show VIPs, services, members and peers; on an LB7 host, servers and their slots",
 		Long: `Show which VIPs are announced and which are not and why, which services
 forward, how the members of the pools answer their checks, and the BGP sessions.
 
-On a host that runs lb7d and no lb4d it shows lb7d's: the agent check, HAProxy,
-the slot records and which server has which slot.
+On a host that runs lb7d and no lb4d, and with --lb7, it shows lb7d's: the agent
+check, HAProxy, the slot records and which server has which slot.
 
 The exit status says whether lb4d answered, not what: it is 0 as well while
 every VIP is withdrawn. For a verdict ask its /healthz, or take -o json, where
@@ -63,6 +63,12 @@ reload that was refused.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := shower{client: client(), out: cmd.OutOrStdout(), format: output}
+			switch here := present(); {
+			case ofLB7, here.lb7 && !here.lb4:
+				s.client = lb7()
+			case output == formatText && !watch && here.hint() != "":
+				defer fmt.Fprintln(cmd.ErrOrStderr(), "lbctl:", here.hint())
+			}
 			if watch {
 				return s.watch(cmd.Context(), cmd.ErrOrStderr())
 			}
@@ -75,6 +81,7 @@ reload that was refused.`,
 		},
 	}
 	outputFlag(cmd, &output)
+	cmd.Flags().BoolVar(&ofLB7, "lb7", false, "that of lb7d, also where lb4d runs too")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again each second until interrupted; with -o json one line each")
 	return cmd
 }
