@@ -220,7 +220,7 @@ func TestLB7Verbs(t *testing.T) {
 			stdout: "lb7-1 is no longer drained: HAProxy is answered \"up ready\"\n"},
 		{name: "confirm", args: "confirm web", stdout: "the list of 1 server for web is believed; 2 servers lose their slots\n"},
 		{name: "confirm nothing", args: "confirm api", exit: 1, stderr: "lbctl: there is no [backend.api] in lb7d.toml\n"},
-		{name: "confirm without a name", args: "confirm", exit: 2, stderr: "accepts 1 arg(s), received 0"},
+		{name: "confirm without a name", args: "confirm", exit: 2, stderr: "write lbctl confirm BACKEND"},
 		{name: "status", args: "status --lb7", stdout: "lb7d 1.2.3 on lb7-1"},
 		{name: "status of what answers", args: "status", stdout: "lb7d 1.2.3 on lb7-1"},
 		{name: "status as JSON", args: "status -lb7 -o json", stdout: `"program": "lb7d"`},
