@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +58,11 @@ func (p progress) Write(b []byte) (int, error) {
 func TestDataPath(t *testing.T) {
 	needMachine(t, "ipvsadm", "haproxy", "bird", "gobgpd")
 	ctx := t.Context()
-	l, err := Up(ctx, Options{NoDaemon: true, Progress: progress{t}})
+	bin, err := filepath.Abs(filepath.Join("..", "bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Up(ctx, Options{NoDaemon: true, Bin: bin, Progress: progress{t}})
 	if err != nil {
 		t.Fatal(err)
 	}
