@@ -75,7 +75,7 @@ func waitDrained(ctx context.Context, client *control.Client, a *control.HostDra
 		case a.Sessions < 0:
 			return a, fmt.Errorf("the drain stands, and HAProxy cannot be asked for its sessions: %s", a.SessionsError)
 		case time.Now().After(end):
-			return a, fmt.Errorf("the drain stands, and %s left after %s", counted(a.Sessions, "session"), timeout)
+			return a, fmt.Errorf("the drain stands, but not all have ended: %s left after %s", counted(a.Sessions, "session"), timeout)
 		}
 		if a.Sessions != last {
 			last = a.Sessions

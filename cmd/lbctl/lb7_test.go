@@ -212,7 +212,7 @@ func TestLB7Verbs(t *testing.T) {
 		{name: "drain without waiting", args: "drain -timeout 0s", host: &lb7Host{sessions: 2},
 			asked: []string{"drain "}, stdout: "2 sessions left\n"},
 		{name: "drain that sessions outlast", args: "drain --timeout 1ns", host: &lb7Host{sessions: 2},
-			asked: []string{"drain "}, exit: 1, stderr: "lbctl: the drain stands, and 2 sessions left after 1ns\n"},
+			asked: []string{"drain "}, exit: 1, stderr: "lbctl: the drain stands, but not all have ended: 2 sessions left after 1ns\n"},
 		{name: "drain without HAProxy", args: "drain", host: &lb7Host{err: "connection refused"},
 			asked: []string{"drain "}, exit: 1, stderr: "lbctl: the drain stands, and HAProxy cannot be asked for its sessions: connection refused\n"},
 		{name: "force", args: "drain --force", exit: 1, stderr: "--force belongs to the drain of a member"},
