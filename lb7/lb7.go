@@ -138,10 +138,6 @@ func start(ctx context.Context, opts Options, cfg *config.LB7) (*Daemon, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
-		d.close()
-		return nil, err
-	}
 	if err := d.change(ctx, cfg); err != nil {
 		d.close()
 		return nil, err
@@ -152,17 +148,26 @@ func start(ctx context.Context, opts Options, cfg *config.LB7) (*Daemon, error) 
 // change has every part change to the configuration, or none.
 func (d *Daemon) change(ctx context.Context, cfg *config.LB7) error {
 	var changes []change
+	undo := func() {
+		for i := len(changes) - 1; i >= 0; i-- {
+			if changes[i].undo != nil {
+				changes[i].undo()
+			}
+		}
+	}
 	for _, p := range d.parts {
 		c, err := p.prepare(ctx, cfg)
 		if err != nil {
-			for i := len(changes) - 1; i >= 0; i-- {
-				if changes[i].undo != nil {
-					changes[i].undo()
-				}
-			}
+			undo()
 			return err
 		}
 		changes = append(changes, c)
+	}
+	// The last thing that can fail: to go back to an address that was just
+	// given up could fail too.
+	if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
+		undo()
+		return err
 	}
 	for _, c := range changes {
 		if c.commit != nil {
@@ -259,14 +264,7 @@ func (d *Daemon) tryReload(ctx context.Context) error {
 	if err := needsRestart(d.cfg, cfg); err != nil {
 		return err
 	}
-	before := d.cfg.HTTP.Listen
-	if err := d.control.SetListen(cfg.HTTP.Listen); err != nil {
-		return err
-	}
-	if err := d.change(ctx, cfg); err != nil {
-		return errors.Join(err, d.control.SetListen(before))
-	}
-	return nil
+	return d.change(ctx, cfg)
 }
 
 // needsRestart refuses what cannot change while sockets and records are in use.
