@@ -9,6 +9,7 @@ import (
 
 	"lb4d/control"
 	"lb4d/health"
+	"lb4d/tunnel"
 )
 
 // reset has the daemon forget, as the loop does.
@@ -108,4 +109,51 @@ func TestReloadIsNoFailure(t *testing.T) {
 	if n := strings.Count(w.routed(), "withdraw"); n != 4 {
 		t.Errorf("%d withdrawals, want 4", n)
 	}
+}
+
+// robbed is a host where another program deletes each VIP right after it was
+// added, as long as taken is set.
+type robbed struct {
+	*world
+	taken bool
+}
+
+func (r *robbed) ApplyAddresses(ops []tunnel.AddressOp) (int, error) {
+	n, err := r.world.ApplyAddresses(ops)
+	if r.taken {
+		r.addresses = nil
+	}
+	return n, err
+}
+
+// TestDampingOfTheKernel: a route does not come and go with each pass because
+// another program takes the VIP away and lets it be in turns.
+func TestDampingOfTheKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := announcing(t, leastConfig)
+		host := &robbed{world: w}
+		d.host = host
+		const passes = 600
+		for i := range passes {
+			w.addresses, host.taken = nil, i%2 == 0
+			d.pass()
+			if i%2 == 0 && len(w.routesNow) > 0 {
+				t.Fatal("announced without being local")
+			}
+			time.Sleep(time.Second)
+		}
+		if n := strings.Count(w.routed(), "announce "); n < 3 || n > 12 {
+			t.Errorf("announced %d times in %d s, want some, and few", n, passes)
+		}
+		if v := w.status.VIPs[0]; !strings.HasPrefix(v.Reason, "held down until ") {
+			t.Errorf("status %+v, want it held down", v)
+		}
+
+		host.taken = false
+		time.Sleep(d.cfg.Damping.MaxHoldDown)
+		d.pass()
+		if len(w.routesNow) != 1 {
+			t.Errorf("it stays withdrawn once it is left alone: %+v", w.status.VIPs[0])
+		}
+	})
 }

@@ -79,6 +79,7 @@ func (d *Daemon) pass() (again time.Time) {
 			vips = d.unread(begin, decision, announced, err)
 		} else {
 			d.unreadSince = time.Time{}
+			decision.Lost(d.cfg, obs, vips)
 			d.fingerprint(begin, decision, listed)
 		}
 		announced = d.announce(vips, note)

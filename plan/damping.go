@@ -10,8 +10,8 @@ import (
 )
 
 // Flaps is how often a VIP has failed lately: how often a service on it has
-// ceased to forward by what its members' checks said. What an operator did is
-// no failure.
+// ceased to forward by what its members' checks said, or the kernel has not had
+// what a route that stood needs. What an operator did is no failure.
 type Flaps struct {
 	// Count is that of the moment Last; it shrinks as time goes by.
 	Count int
@@ -49,6 +49,17 @@ func (f Flaps) heldUntil(d config.Damping) time.Time {
 		hold *= 2
 	}
 	return f.Last.Add(min(hold, d.MaxHoldDown))
+}
+
+// Lost takes in what Verify has made of the VIPs: a route that stood and goes,
+// because something keeps taking away what it needs in the kernel, is a failure
+// like one of the checks. Without that it would come and go with each pass.
+func (d *Decision) Lost(cfg *config.Config, obs Observations, verified []VIP) {
+	for i, v := range verified {
+		if obs.Announced[v.Addr] && d.VIPs[i].State == Announced && v.State == Withdrawn {
+			d.Flaps[v.Addr] = d.Flaps[v.Addr].failed(obs.Now, cfg.Damping)
+		}
+	}
 }
 
 // fell tells that the checks have made a service that forwarded cease to. It is
@@ -92,6 +103,6 @@ func (p *planner) held(vip netip.Addr, f Flaps) (reason string) {
 	}
 	p.changesAt(until)
 	// A time, and not how long it is until then: the reason stays the same.
-	return fmt.Sprintf("held down until %s, because its checks have failed %d times",
+	return fmt.Sprintf("held down until %s, because it has failed %d times",
 		until.UTC().Truncate(time.Second).Format(time.RFC3339), f.at(p.obs.Now, p.cfg.Damping))
 }

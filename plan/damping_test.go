@@ -134,7 +134,7 @@ func TestHeldInWords(t *testing.T) {
 	cfg := damped()
 	vip := addr("198.51.100.1")
 	d := Decide(cfg, Observations{Now: now, Health: members(cfg, "a up, b up"), Flaps: map[netip.Addr]Flaps{vip: {Count: 4, Last: ago("5s")}}})
-	want := fmt.Sprintf("%s withdrawn: held down until 2026-03-01T03:00:15Z, because its checks have failed 4 times\n", vip)
+	want := fmt.Sprintf("%s withdrawn: held down until 2026-03-01T03:00:15Z, because it has failed 4 times\n", vip)
 	if diff := cmp.Diff(want, show(Decision{}, d.VIPs)); diff != "" {
 		t.Errorf("VIPs (-want +got):\n%s", diff)
 	}
