@@ -31,6 +31,8 @@ type toldVIP struct {
 	state  plan.VIPState
 	reason string
 	since  time.Time
+	// waiting: it has never been announced, and its members have not failed.
+	waiting bool
 }
 
 type toldService struct {
@@ -134,22 +136,31 @@ func (r *reporter) tellVIPs(log *slog.Logger, now time.Time, vips []plan.VIP) {
 	}
 	groups := map[group][]string{}
 	var order []group
+	add := func(g group, vip netip.Addr) {
+		if groups[g] == nil {
+			order = append(order, g)
+		}
+		groups[g] = append(groups[g], vip.String())
+	}
 	told := make(map[netip.Addr]toldVIP, len(vips))
 	for _, v := range vips {
 		last, known := r.vips[v.Addr]
 		if known && last.state == v.State {
 			// A changed reason alone is a changed state of maintenance or
 			// members; those are logged where they happen.
-			told[v.Addr] = toldVIP{v.State, v.Reason, last.since}
+			failing := v.Failing != plan.NotFailing
+			told[v.Addr] = toldVIP{v.State, v.Reason, last.since, last.waiting && !failing}
+			if !last.waiting || !failing {
+				continue
+			}
+			// That the first answers were awaited would else be the last word.
+			add(group{v.State, v.Reason, true, true}, v.Addr)
 			continue
 		}
-		told[v.Addr] = toldVIP{v.State, v.Reason, now}
+		told[v.Addr] = toldVIP{v.State, v.Reason, now, !known && v.State == plan.Withdrawn && v.Failing == plan.NotFailing}
 		first := !known && v.State == plan.Withdrawn
 		g := group{v.State, v.Reason, first, !first && v.State == plan.Withdrawn && v.Failing != plan.NotFailing}
-		if groups[g] == nil {
-			order = append(order, g)
-		}
-		groups[g] = append(groups[g], v.Addr.String())
+		add(g, v.Addr)
 	}
 	for _, g := range order {
 		msg, level := "vip "+g.state.String(), slog.LevelInfo

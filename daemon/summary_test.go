@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"strings"
 	"testing"
 
 	"lb4d/control"
@@ -39,4 +40,19 @@ level=INFO msg="ipvs: 2 edit destination" first="edit destination 198.51.100.1:8
 level=WARN msg="service not forwarding" service=www reason="www has 0 of 2 members up, quorum 1"
 level=WARN msg="vip withdrawn" vips=198.51.100.1 reason="www has 0 of 2 members up, quorum 1"
 `)
+}
+
+// TestLogOfFailureAtStart: a start at which no member answers ends with the reason,
+// and not with the wait for the first answers.
+func TestLogOfFailureAtStart(t *testing.T) {
+	cfg := parse(t, leastConfig)
+	w, d := newWorld(t, cfg)
+	d.pass()
+	w.are(cfg, health.Down)
+	w.log.Reset()
+	d.pass()
+	d.pass()
+	if got, want := strings.Count(w.log.String(), "level=WARN msg=\"vip not announced yet\" vips=198.51.100.1 reason=\"www has 0 of 2 members up, quorum 1\""), 1; got != want {
+		t.Errorf("told %d times, want %d:\n%s", got, want, w.log.String())
+	}
 }
