@@ -154,7 +154,7 @@ func TestHostile(t *testing.T) {
 
 	// Every line that HAProxy was sent is one of these, and none has anything
 	// of what was refused.
-	known := regexp.MustCompile(`^(set severity-output number|show (info|stat|servers state)\b[a-z0-9 -]*|` +
+	known := regexp.MustCompile(`^(prompt|set severity-output number|show (info|stat|servers state)\b[a-z0-9 -]*|` +
 		`set server servers/s\d+ (addr [0-9a-f.:]+ port \d+|state (ready|drain|maint)|health (up|down)|weight \d+)|` +
 		`(enable|disable) (health|agent) servers/s\d+|quit)$`)
 	commands := 0
