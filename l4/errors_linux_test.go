@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"lb4d/internal/nstest"
 )
 
 func TestKernelErrors(t *testing.T) {
@@ -35,7 +37,7 @@ func TestKernelErrors(t *testing.T) {
 	}
 	ops := Diff(listed, Table{www(with(b, func(d *Destination) { d.Weight = 2 }))})
 	ops = append(ops, EditDestination{Key: www().Key, Destination: b, Was: b}, DeleteService{Key: www().Key})
-	run(t, "ipvsadm -C")
+	nstest.Run(t, "ipvsadm -C")
 	applied, err = k.Apply(ops)
 	if applied != 2 {
 		t.Errorf("%d operations applied, want the 2 deletions", applied)

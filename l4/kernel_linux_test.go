@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"lb4d/internal/nstest"
 )
 
 // Each step applies a table and looks at what the kernel then has, through
@@ -129,7 +131,7 @@ func TestKernelSteps(t *testing.T) {
 func check(t *testing.T, k *Kernel, wanted Table, ipvsadm, proc []string) error {
 	t.Helper()
 	apply(t, k, wanted)
-	saved, printed := run(t, "ipvsadm -S -n"), procIPVS(t)
+	saved, printed := nstest.Run(t, "ipvsadm -S -n"), procIPVS(t)
 	if diff := cmp.Diff(lines(strings.Join(ipvsadm, "\n")), lines(saved)); diff != "" {
 		return fmt.Errorf("ipvsadm -S -n (-want +got):\n%s", diff)
 	}
@@ -139,7 +141,7 @@ func check(t *testing.T, k *Kernel, wanted Table, ipvsadm, proc []string) error 
 	if again := apply(t, k, wanted); len(again) != 0 {
 		return fmt.Errorf("the second time these operations were needed: %q", again)
 	}
-	if diff := cmp.Diff(saved+printed, run(t, "ipvsadm -S -n")+procIPVS(t)); diff != "" {
+	if diff := cmp.Diff(saved+printed, nstest.Run(t, "ipvsadm -S -n")+procIPVS(t)); diff != "" {
 		return fmt.Errorf("the second time changed (-first +second):\n%s", diff)
 	}
 	return nil
@@ -160,11 +162,11 @@ func lines(s string) []string {
 // is not even listed where it cannot be ours.
 func TestKernelAdopts(t *testing.T) {
 	k := openInNamespace(t)
-	run(t, "ipvsadm -A -f 7 -s rr")
-	run(t, "ipvsadm -A -t 198.51.100.1:80 -s wlc -p 60")
-	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.141:80 -i --tun-type gue --tun-port 6080 --tun-csum")
-	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -x 9 -y 3")
-	run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.139:80 -m -w 5")
+	nstest.Run(t, "ipvsadm -A -f 7 -s rr")
+	nstest.Run(t, "ipvsadm -A -t 198.51.100.1:80 -s wlc -p 60")
+	nstest.Run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.141:80 -i --tun-type gue --tun-port 6080 --tun-csum")
+	nstest.Run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.140:80 -i -x 9 -y 3")
+	nstest.Run(t, "ipvsadm -a -t 198.51.100.1:80 -r 192.0.2.139:80 -m -w 5")
 	listed, err := k.List()
 	if err != nil {
 		t.Fatal(err)
@@ -195,7 +197,7 @@ func TestKernelAdopts(t *testing.T) {
 	if diff := cmp.Diff(wantProc, lines(procIPVS(t))); diff != "" {
 		t.Errorf("/proc/net/ip_vs (-want +got):\n%s", diff)
 	}
-	saved := run(t, "ipvsadm -S -n") + run(t, "ipvsadm -L -n --thresholds")
+	saved := nstest.Run(t, "ipvsadm -S -n") + nstest.Run(t, "ipvsadm -L -n --thresholds")
 	for _, gone := range []string{"-p 60", "9          3", "gue", "-m"} {
 		if strings.Contains(saved, " "+gone+" ") {
 			t.Errorf("%q is still there:\n%s", gone, saved)
@@ -219,7 +221,7 @@ func TestKernelNotesSlots(t *testing.T) {
 	if again := apply(t, next, wanted); len(again) != 0 {
 		t.Errorf("after a restart these operations were needed: %q", again)
 	}
-	run(t, "ipvsadm -e -t 198.51.100.1:80 -r 192.0.2.139:80 -i -w 0")
+	nstest.Run(t, "ipvsadm -e -t 198.51.100.1:80 -r 192.0.2.139:80 -i -w 0")
 	want := []string{"edit destination 198.51.100.1:80/tcp -> 192.0.2.139:80 weight 0 of 7 ipip (was weight 0 of ? ipip)"}
 	if diff := cmp.Diff(want, apply(t, next, wanted)); diff != "" {
 		t.Errorf("after an edit by another hand (-want +got):\n%s", diff)
@@ -233,7 +235,7 @@ func TestKernelNotesSlots(t *testing.T) {
 // nobody else.
 func TestKernelMarks(t *testing.T) {
 	k := openInNamespace(t)
-	run(t, "ipvsadm -A -f 99 -s wlc")
+	nstest.Run(t, "ipvsadm -A -f 99 -s wlc")
 	probe := func(addr string) Destination {
 		return with(up(addr, 1), func(d *Destination) { d.Port = 0 })
 	}
@@ -266,7 +268,7 @@ func TestKernelMarks(t *testing.T) {
 		"-a -f 9 -6 -r 192.0.2.141:0 -i -w 1 --tun-type ipip",
 		"-A -f 99 -s wlc",
 	}
-	if diff := cmp.Diff(want, lines(run(t, "ipvsadm -S -n"))); diff != "" {
+	if diff := cmp.Diff(want, lines(nstest.Run(t, "ipvsadm -S -n"))); diff != "" {
 		t.Errorf("ipvsadm -S -n (-want +got):\n%s", diff)
 	}
 	if again := change(wanted); len(again) != 0 {
@@ -276,7 +278,7 @@ func TestKernelMarks(t *testing.T) {
 		t.Errorf("List tells of marks: %s%v", text(listed), err)
 	}
 	change(nil)
-	if diff := cmp.Diff([]string{"-A -f 99 -s wlc"}, lines(run(t, "ipvsadm -S -n"))); diff != "" {
+	if diff := cmp.Diff([]string{"-A -f 99 -s wlc"}, lines(nstest.Run(t, "ipvsadm -S -n"))); diff != "" {
 		t.Errorf("at the end (-want +got):\n%s", diff)
 	}
 }
@@ -365,7 +367,7 @@ func TestKernelLarge(t *testing.T) {
 	}
 	t.Logf("50 services x 13 destinations: from nothing %v, with nothing to do %v, with one weight changed %v",
 		made.Round(time.Millisecond), idle.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
-	if n := strings.Count(run(t, "ipvsadm -S -n"), "\n"); n != len(wanted)*14 {
+	if n := strings.Count(nstest.Run(t, "ipvsadm -S -n"), "\n"); n != len(wanted)*14 {
 		t.Errorf("ipvsadm shows %d lines, want %d", n, len(wanted)*14)
 	}
 	start = time.Now()

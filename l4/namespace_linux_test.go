@@ -2,46 +2,21 @@ package l4
 
 import (
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"lb4d/internal/nstest"
 )
 
 // openInNamespace moves the test into a network namespace of its own and opens
-// its IPVS table. The thread is locked and never unlocked, so that it ends with
-// the test's goroutine: a thread in a foreign namespace must not serve another
-// goroutine. Subtests run in goroutines of their own and have to call it
-// themselves.
-//
-// Without IPVS or the rights to it the test is skipped, or fails where
-// LAB_REQUIRED=1 says that it has to run.
+// its IPVS table.
 func openInNamespace(t *testing.T) *Kernel {
 	t.Helper()
-	lacking := t.Skipf
-	if os.Getenv("LAB_REQUIRED") == "1" {
-		lacking = t.Fatalf
-	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		lacking("making a network namespace: %v", err)
-	}
-	// As long as no device was up, a namespace has no routing tables and the
-	// kernel takes every IPv4 destination for a broadcast address.
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		t.Fatal(err)
-	}
+	nstest.Enter(t)
 	k, err := Open()
 	if err != nil {
-		lacking("%v", err)
+		nstest.Lacking(t, "%v", err)
 	}
 	t.Cleanup(func() {
 		if err := k.Close(); err != nil {
@@ -49,17 +24,6 @@ func openInNamespace(t *testing.T) *Kernel {
 		}
 	})
 	return k
-}
-
-// run runs a command in the test's namespace and returns what it printed.
-func run(t *testing.T, command string) string {
-	t.Helper()
-	args := strings.Fields(command)
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, out)
-	}
-	return string(out)
 }
 
 // procIPVS is the table as the kernel prints it, without its headings. The

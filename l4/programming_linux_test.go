@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+
+	"lb4d/internal/nstest"
 )
 
 // counter counts the messages and the sends on their way to the kernel.
@@ -41,14 +43,14 @@ func TestKernelProgramming(t *testing.T) {
 			t.Fatal(err)
 		}
 		ours = append(ours, time.Since(start))
-		if err := os.WriteFile(saved, []byte(run(t, "ipvsadm -S -n")), 0o600); err != nil {
+		if err := os.WriteFile(saved, []byte(nstest.Run(t, "ipvsadm -S -n")), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		run(t, "ipvsadm -C")
+		nstest.Run(t, "ipvsadm -C")
 		theirs = append(theirs, restore(t, saved))
 		// What ipvsadm has made is what we would have made, but for the
 		// order: it prints sorted, and adds from first to last.
-		run(t, "ipvsadm -C")
+		nstest.Run(t, "ipvsadm -C")
 	}
 	if want := services * (destinations + 2); count.messages != want {
 		t.Errorf("%d messages, want %d", count.messages, want)

@@ -167,12 +167,6 @@ func (rw *routeWatch) wait(ctx context.Context, cond func(Routes) bool) (time.Ti
 	}
 }
 
-// WaitRoutes returns when cond holds for the routes of every router at once,
-// and the time of the change that made it so, to the millisecond.
-func (l *Lab) WaitRoutes(ctx context.Context, cond func(Routes) bool) (time.Time, error) {
-	return l.watch.wait(ctx, cond)
-}
-
 func (rw *routeWatch) routes(router string) (Routes, bool) {
 	rw.mu.Lock()
 	defer rw.mu.Unlock()

@@ -58,14 +58,10 @@ type stage struct {
 	start   time.Time
 }
 
-// Run plays a scenario by name, tells it to out step by step, and reports. The
-// first scenario where the name is empty. The error is about what kept it from
-// being played; promises that were not kept are in the report.
-func (l *Lab) Run(ctx context.Context, name string, out io.Writer) (*Report, error) {
-	return l.run(ctx, name, out, 0)
-}
-
-// run is Run, where some time was spent before, from which the steps count.
+// run plays a scenario by name, tells it to out step by step, and reports. The
+// first scenario where the name is empty. Where some time was spent before, the
+// steps count from its beginning. The error is about what kept it from being
+// played; promises that were not kept are in the report.
 func (l *Lab) run(ctx context.Context, name string, out io.Writer, elapsed time.Duration) (*Report, error) {
 	sc := scenarios[0]
 	if name != "" {

@@ -230,17 +230,6 @@ func (i *instance) stop() {
 	i.cancel = nil
 }
 
-func (i *instance) said(line string) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, h := range i.heard {
-		if strings.Contains(h, line) {
-			return true
-		}
-	}
-	return false
-}
-
 // await waits until the status is as wanted.
 func (i *instance) await(what string, ok func(st *control.LB7Status) bool) *control.LB7Status {
 	i.t.Helper()

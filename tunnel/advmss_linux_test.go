@@ -4,16 +4,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lb4d/internal/nstest"
 )
 
 // TestKernelRoutesKeepTheirShape: a route of whatever kind gets its advmss and
 // keeps all else, and is what it was after a teardown.
 func TestKernelRoutesKeepTheirShape(t *testing.T) {
 	d := openDecapsulator(t)
-	run(t, "ip nexthop add id 7 via 192.0.2.254 dev uplink")
-	run(t, "ip nexthop add id 8 via 2001:db8:2::fe dev uplink")
-	run(t, "ip nexthop add id 9 via 192.0.2.253 dev uplink")
-	run(t, "ip nexthop add id 10 group 7/9")
+	nstest.Run(t, "ip nexthop add id 7 via 192.0.2.254 dev uplink")
+	nstest.Run(t, "ip nexthop add id 8 via 2001:db8:2::fe dev uplink")
+	nstest.Run(t, "ip nexthop add id 9 via 192.0.2.253 dev uplink")
+	nstest.Run(t, "ip nexthop add id 10 group 7/9")
 	for _, route := range []struct{ family, text string }{
 		{"-4", "default via 192.0.2.254 dev uplink proto dhcp src 192.0.2.139 metric 100"},
 		{"-4", "default via 192.0.2.253 dev uplink proto bird metric 200"},
@@ -32,18 +34,18 @@ func TestKernelRoutesKeepTheirShape(t *testing.T) {
 		{"-6", "2001:db8:a::/64 proto bird metric 32 nexthop via 2001:db8:2::fd weight 1 nexthop via fe80::2 dev uplink weight 1"},
 		{"-6", "2001:db8:b::/64 via 2001:db8:2::fe src 2001:db8:2::8b mtu 1480"},
 	} {
-		run(t, "ip "+route.family+" route add "+route.text)
+		nstest.Run(t, "ip "+route.family+" route add "+route.text)
 	}
 	untouched := []string{"blackhole 198.18.9.0/24", "unreachable 198.18.10.0/24 metric 5"}
 	for _, route := range untouched {
-		run(t, "ip route add "+route)
+		nstest.Run(t, "ip route add "+route)
 	}
-	run(t, "ip route add 198.18.11.0/24 via 192.0.2.254 advmss 1000")
-	run(t, "ip route add 198.18.12.0/24 via 192.0.2.254 table 12")
+	nstest.Run(t, "ip route add 198.18.11.0/24 via 192.0.2.254 advmss 1000")
+	nstest.Run(t, "ip route add 198.18.12.0/24 via 192.0.2.254 table 12")
 	routes := func() []string {
 		var all []string
 		for _, command := range []string{"ip -o -4 route show table all", "ip -o -6 route show table all", "ip nexthop show"} {
-			for line := range strings.Lines(run(t, command)) {
+			for line := range strings.Lines(nstest.Run(t, command)) {
 				// The addresses that are made here have routes too.
 				if line = strings.Join(strings.Fields(line), " "); !strings.Contains(line, "table local") && !strings.HasPrefix(line, "fe80") && !strings.HasPrefix(line, "multicast") {
 					all = append(all, line)

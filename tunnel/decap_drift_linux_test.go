@@ -14,17 +14,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lb4d/internal/nstest"
 )
 
 // drifting is an LB7 with every mode, whose namespace others meddle with.
 func drifting(t *testing.T) (*Decapsulator, Decapsulation) {
 	t.Helper()
 	d := openDecapsulator(t)
-	run(t, "ip route add default via 192.0.2.254")
-	run(t, "ip -6 route add default via 2001:db8:2::fe")
+	nstest.Run(t, "ip route add default via 192.0.2.254")
+	nstest.Run(t, "ip -6 route add default via 2001:db8:2::fe")
 	// ECMP, as a host with two routers has.
-	run(t, "ip route add 203.0.113.0/24 nexthop via 192.0.2.253 weight 2 nexthop via 192.0.2.254")
-	run(t, "ip -6 route add 2001:db8:cafe::/48 nexthop via 2001:db8:2::fd nexthop via 2001:db8:2::fe")
+	nstest.Run(t, "ip route add 203.0.113.0/24 nexthop via 192.0.2.253 weight 2 nexthop via 192.0.2.254")
+	nstest.Run(t, "ip -6 route add 2001:db8:cafe::/48 nexthop via 2001:db8:2::fd nexthop via 2001:db8:2::fe")
 	want := lb7Decapsulation(Modes()...)
 	settle(t, d, want)
 	return d, want
@@ -36,7 +38,7 @@ func state(t *testing.T) string {
 	// Without the number that each device has for itself.
 	var s []string
 	for _, command := range []string{"ip -o -br link", "ip -br address", "ip route show", "ip -6 route show", "ip fou show"} {
-		for line := range strings.Lines(run(t, command)) {
+		for line := range strings.Lines(nstest.Run(t, command)) {
 			if f := strings.Fields(line); len(f) > 0 {
 				s = append(s, strings.Join(f, " "))
 			}
@@ -59,13 +61,13 @@ func TestKernelDriftRepaired(t *testing.T) {
 		"ip route show default": "advmss 1408", "ip -6 route show default": "advmss 1388",
 		"ip route show 203.0.113.0/24": "advmss 1408", "ip -6 route show 2001:db8:cafe::/48": "advmss 1388",
 	} {
-		if got := run(t, command); !strings.Contains(got, want) {
+		if got := nstest.Run(t, command); !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", command, got, want)
 		}
 	}
 	// The kernel makes addresses up for a sit device (addrconf.c, add_v4_addrs),
 	// unless it is told not to.
-	if got := run(t, "ip -br -6 address show dev "+sit); strings.Contains(got, "::") {
+	if got := nstest.Run(t, "ip -br -6 address show dev "+sit); strings.Contains(got, "::") {
 		t.Errorf("addresses that nobody asked for: %s", got)
 	}
 	for _, spoil := range []string{
@@ -103,7 +105,7 @@ func TestKernelDriftRepaired(t *testing.T) {
 	} {
 		before := state(t)
 		for command := range strings.SplitSeq(spoil, ";") {
-			run(t, command)
+			nstest.Run(t, command)
 		}
 		a, err := d.Apply(want)
 		if err != nil {
@@ -124,12 +126,12 @@ func TestKernelDriftRepaired(t *testing.T) {
 		}
 	}
 	// A device and a route that come later.
-	run(t, "ip link add later type veth peer name later2")
-	run(t, "ip route add 203.0.113.128/25 via 192.0.2.1")
+	nstest.Run(t, "ip link add later type veth peer name later2")
+	nstest.Run(t, "ip route add 203.0.113.128/25 via 192.0.2.1")
 	if a := settle(t, d, want); len(a.Changes) != 5 {
 		t.Errorf("two devices and a route that come later: %q, want five changes", a.Changes)
 	}
-	run(t, "ip link delete later")
+	nstest.Run(t, "ip link delete later")
 	if a := settle(t, d, want); len(a.Changes) != 0 {
 		t.Errorf("a device that goes: %q", a.Changes)
 	}
@@ -172,7 +174,7 @@ func TestKernelWatch(t *testing.T) {
 				quiet = true
 			}
 		}
-		run(t, spoil)
+		nstest.Run(t, spoil)
 		select {
 		case <-changed:
 		case <-time.After(10 * time.Second):
@@ -191,10 +193,10 @@ func TestKernelWatch(t *testing.T) {
 // what is not ours, stays.
 func TestKernelTeardownLeavesOthers(t *testing.T) {
 	d, _ := drifting(t)
-	run(t, "ip link add tunl9 type ipip local 192.0.2.200 remote any")
-	run(t, "ip fou add port 7777 gue")
-	run(t, "sysctl -q -w net.ipv4.conf.uplink.arp_ignore=8")
-	run(t, "ip route change default via 192.0.2.254 advmss 1200")
+	nstest.Run(t, "ip link add tunl9 type ipip local 192.0.2.200 remote any")
+	nstest.Run(t, "ip fou add port 7777 gue")
+	nstest.Run(t, "sysctl -q -w net.ipv4.conf.uplink.arp_ignore=8")
+	nstest.Run(t, "ip route change default via 192.0.2.254 advmss 1200")
 	var on noted
 	content, err := os.ReadFile(d.stateFile)
 	if err != nil {
@@ -215,16 +217,16 @@ func TestKernelTeardownLeavesOthers(t *testing.T) {
 		{"sysctl -n net.ipv4.conf.uplink.arp_announce", "0"},
 		{"ip route show default", "advmss 1200"},
 	} {
-		if got := run(t, left.command); !strings.Contains(got, left.want) {
+		if got := nstest.Run(t, left.command); !strings.Contains(got, left.want) {
 			t.Errorf("%s: %q, want %q\n%s", left.command, got, left.want, strings.Join(changes, "\n"))
 		}
 	}
 	for _, gone := range []string{"lb-"} {
-		if got := run(t, "ip -br link"); strings.Contains(got, gone) {
+		if got := nstest.Run(t, "ip -br link"); strings.Contains(got, gone) {
 			t.Errorf("still there:\n%s", got)
 		}
 	}
-	if got := run(t, "ip -6 route show") + run(t, "ip route show 203.0.113.0/24"); strings.Contains(got, "advmss") {
+	if got := nstest.Run(t, "ip -6 route show") + nstest.Run(t, "ip route show 203.0.113.0/24"); strings.Contains(got, "advmss") {
 		t.Errorf("advmss is still there:\n%s", got)
 	}
 }
@@ -234,7 +236,7 @@ func TestKernelTeardownLeavesOthers(t *testing.T) {
 func TestKernelFaults(t *testing.T) {
 	t.Run("another device decapsulates the same", func(t *testing.T) {
 		d := openDecapsulator(t)
-		run(t, "ip link add tunlv4 type ipip local 192.0.2.139 remote any")
+		nstest.Run(t, "ip link add tunlv4 type ipip local 192.0.2.139 remote any")
 		a, err := d.Apply(lb7Decapsulation(IPIP))
 		oneLine(t, err, "device tunlv4 decapsulates the same: delete it")
 		if len(a.Devices) != 1 || !strings.HasPrefix(a.Devices[0], "lb-sit-") {
@@ -243,7 +245,7 @@ func TestKernelFaults(t *testing.T) {
 	})
 	t.Run("the VIP is on another device", func(t *testing.T) {
 		d := openDecapsulator(t)
-		run(t, "ip address add 198.51.100.1/32 dev uplink")
+		nstest.Run(t, "ip address add 198.51.100.1/32 dev uplink")
 		_, err := d.Apply(lb7Decapsulation(IPIP))
 		oneLine(t, err, "VIP 198.51.100.1 is on device uplink as well")
 	})
@@ -259,13 +261,13 @@ func TestKernelFaults(t *testing.T) {
 	})
 	t.Run("the port is for FOU", func(t *testing.T) {
 		d := openDecapsulator(t)
-		run(t, "ip fou add port 6080 ipproto 4")
+		nstest.Run(t, "ip fou add port 6080 ipproto 4")
 		_, err := d.Apply(lb7Decapsulation(GUE))
 		oneLine(t, err, "the port takes other UDP encapsulation")
 	})
 	t.Run("no IPv6 on the host", func(t *testing.T) {
 		d := openDecapsulator(t)
-		run(t, "ip -6 address flush dev uplink")
+		nstest.Run(t, "ip -6 address flush dev uplink")
 		_, err := d.Apply(lb7Decapsulation(IPIP, IP6IP6))
 		oneLine(t, err, "mode ip6ip6: this host and the sources have no address")
 	})
@@ -289,17 +291,17 @@ func TestKernelFaults(t *testing.T) {
 			for _, user := range []string{"fou6", "ip6_gre", "ip_gre", tt.module} {
 				_ = exec.Command("modprobe", "-r", user).Run()
 			}
-			loader := strings.TrimSpace(run(t, "sysctl -n kernel.modprobe"))
+			loader := strings.TrimSpace(nstest.Run(t, "sysctl -n kernel.modprobe"))
 			set(t, "kernel.modprobe", "/bin/false")
 			defer set(t, "kernel.modprobe", loader)
 			if _, err := os.Stat("/sys/module/" + tt.module); err == nil {
-				lacking(t, "module %s cannot be unloaded", tt.module)
+				nstest.Lacking(t, "module %s cannot be unloaded", tt.module)
 			}
 			// With IPv4 alone, as what else is missing would be told too.
-			run(t, "ip -6 address flush dev uplink")
+			nstest.Run(t, "ip -6 address flush dev uplink")
 			if tt.mode == IP6IP6 || tt.module == "ip6_gre" {
-				run(t, "ip address flush dev uplink")
-				run(t, "ip address add 2001:db8:2::8b/64 dev uplink nodad")
+				nstest.Run(t, "ip address flush dev uplink")
+				nstest.Run(t, "ip address add 2001:db8:2::8b/64 dev uplink nodad")
 			}
 			_, err := d.Apply(lb7Decapsulation(tt.mode))
 			oneLine(t, err, fmt.Sprintf("modprobe %s\"", tt.module))

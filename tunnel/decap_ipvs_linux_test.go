@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"lb4d/internal/nstest"
 	"lb4d/tunnel"
 )
 
@@ -43,7 +44,7 @@ func newTier(t *testing.T, mtu int) *tier {
 		_ = exec.Command("modprobe", "-q", module).Run() // what is built in is no module
 	}
 	if out, err := exec.Command("ipvsadm", "-L", "-n").CombinedOutput(); err != nil {
-		lacking(t, "this kernel has no IPVS, or the machine no ipvsadm: %v\n%s", err, out)
+		nstest.Lacking(t, "this kernel has no IPVS, or the machine no ipvsadm: %v\n%s", err, out)
 	}
 	r := &tier{
 		world: &world{t: t, here: &place{t: t}, wire: newPlace(t)},
@@ -186,9 +187,9 @@ func (r *tier) apply(want tunnel.Decapsulation) (a tunnel.Applied) {
 // send has IPVS send both VIPs' packets to a member by an encapsulation.
 func (r *tier) send(member, encapsulation string) {
 	r.t.Helper()
-	run(r.t, "ipvsadm -C")
+	nstest.Run(r.t, "ipvsadm -C")
 	for _, vip := range []string{vip4, vip6} {
-		run(r.t, "ipvsadm -A -t "+bracket(vip)+":80 -s rr")
+		nstest.Run(r.t, "ipvsadm -A -t "+bracket(vip)+":80 -s rr")
 		tun := ""
 		switch encapsulation {
 		case "gue":
@@ -196,7 +197,7 @@ func (r *tier) send(member, encapsulation string) {
 		case "gre":
 			tun = " --tun-type gre"
 		}
-		run(r.t, "ipvsadm -a -t "+bracket(vip)+":80 -r "+bracket(member)+":80 -i"+tun)
+		nstest.Run(r.t, "ipvsadm -a -t "+bracket(vip)+":80 -r "+bracket(member)+":80 -i"+tun)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+
+	"lb4d/internal/nstest"
 )
 
 // The addresses of an LB7 in a namespace of its own, and its VIPs.
@@ -25,15 +27,15 @@ func openDecapsulator(t *testing.T) *Decapsulator {
 	for _, module := range []string{"ipv6", "dummy", "veth", "ipip", "sit", "ip6_tunnel", "ip_gre", "ip6_gre", "fou"} {
 		_ = exec.Command("modprobe", "-q", module).Run() // what is built in is no module
 	}
-	enterNamespace(t)
+	nstest.Enter(t)
 	// Link-local addresses are what they will be at once.
 	set(t, "net.ipv6.conf.default.accept_dad", "0")
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink"}, PeerName: "world"}); err != nil {
-		lacking(t, "making a pair of devices: %v", err)
+		nstest.Lacking(t, "making a pair of devices: %v", err)
 	}
 	probe := &netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "probe"}, Remote: netip.MustParseAddr("192.0.2.9").AsSlice()}
 	if err := netlink.LinkAdd(probe); err != nil {
-		lacking(t, "this kernel has no tunnels: %v", err)
+		nstest.Lacking(t, "this kernel has no tunnels: %v", err)
 	}
 	if err := netlink.LinkDel(probe); err != nil {
 		t.Fatal(err)

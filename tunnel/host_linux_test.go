@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lb4d/internal/nstest"
 )
 
 // shown is what ip(8) shows of the device's addresses, one a line, without the
@@ -16,7 +18,7 @@ import (
 func shown(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	for line := range strings.Lines(run(t, "ip -o addr show dev "+Device)) {
+	for line := range strings.Lines(nstest.Run(t, "ip -o addr show dev "+Device)) {
 		f := strings.Fields(line)
 		if !strings.HasPrefix(f[3], "fe80:") {
 			out = append(out, strings.Join(f[2:len(f)-4], " ")+" preferred "+f[len(f)-1])
@@ -28,7 +30,7 @@ func shown(t *testing.T) []string {
 // isLocal tells whether the kernel takes an address for its own.
 func isLocal(t *testing.T, addr netip.Addr) bool {
 	t.Helper()
-	table := "\n" + run(t, "ip -4 route show table local") + run(t, "ip -6 route show table local")
+	table := "\n" + nstest.Run(t, "ip -4 route show table local") + nstest.Run(t, "ip -6 route show table local")
 	return strings.Contains(table, "\nlocal "+addr.String()+" ")
 }
 
@@ -111,7 +113,7 @@ func TestHost(t *testing.T) {
 	}
 	for _, step := range steps {
 		if step.before != "" {
-			run(t, step.before)
+			nstest.Run(t, step.before)
 		}
 		if diff := cmp.Diff(step.ops, apply(t, h, step.wanted)); diff != "" {
 			t.Errorf("%s: operations (-want +got):\n%s", step.name, diff)
@@ -125,11 +127,11 @@ func TestHost(t *testing.T) {
 				t.Errorf("%s: %s is local: %v, want %v", step.name, a, got, wanted)
 			}
 		}
-		dump := run(t, "ip addr")
+		dump := nstest.Run(t, "ip addr")
 		if again := apply(t, h, step.wanted); len(again) != 0 {
 			t.Errorf("%s: the second time these operations were needed: %q", step.name, again)
 		}
-		if diff := cmp.Diff(dump, run(t, "ip addr")); diff != "" {
+		if diff := cmp.Diff(dump, nstest.Run(t, "ip addr")); diff != "" {
 			t.Errorf("%s: the second time changed (-first +second):\n%s", step.name, diff)
 		}
 	}
@@ -140,16 +142,16 @@ func TestHost(t *testing.T) {
 func TestHostLeavesOtherDevicesAlone(t *testing.T) {
 	const vips = "198.51.100.1 2001:db8::1"
 	h := openInNamespace(t)
-	run(t, "ip addr add 198.51.100.1/32 dev lo")
-	run(t, "ip addr add 2001:db8::1/128 dev lo")
-	lo := run(t, "ip addr show dev lo")
+	nstest.Run(t, "ip addr add 198.51.100.1/32 dev lo")
+	nstest.Run(t, "ip addr add 2001:db8::1/128 dev lo")
+	lo := nstest.Run(t, "ip addr show dev lo")
 	if ops := apply(t, h, vips); len(ops) != 2 {
 		t.Errorf("operations: %q, want two additions", ops)
 	}
 	if ops := apply(t, h, ""); len(ops) != 2 {
 		t.Errorf("operations: %q, want two removals", ops)
 	}
-	if diff := cmp.Diff(lo, run(t, "ip addr show dev lo")); diff != "" {
+	if diff := cmp.Diff(lo, nstest.Run(t, "ip addr show dev lo")); diff != "" {
 		t.Errorf("lo changed (-before +after):\n%s", diff)
 	}
 	for _, a := range addrs(vips) {
@@ -173,7 +175,7 @@ func TestHostErrors(t *testing.T) {
 		{name: "already gone", ops: []AddressOp{add, remove, remove}, applied: 3},
 		{
 			name:    "a device of that name",
-			prepare: func(t *testing.T) { run(t, "ip link add lb-vips type bridge") },
+			prepare: func(t *testing.T) { nstest.Run(t, "ip link add lb-vips type bridge") },
 			ops:     []AddressOp{add},
 			want:    []string{"device lb-vips is of type bridge, not dummy: rename or delete it"},
 		},
@@ -228,13 +230,13 @@ func set(t *testing.T, key, value string) {
 // the longest prefix in common with the destination.
 func TestHostDoesNotSpeakFromVIPs(t *testing.T) {
 	h := openInNamespace(t)
-	run(t, "ip link add uplink type dummy")
-	run(t, "ip link set uplink up")
+	nstest.Run(t, "ip link add uplink type dummy")
+	nstest.Run(t, "ip link set uplink up")
 	for _, route := range []string{"-4 route add default dev uplink", "-6 route add default dev uplink"} {
-		run(t, "ip "+route)
+		nstest.Run(t, "ip "+route)
 	}
-	run(t, "ip addr add 192.0.2.1/32 dev lo")
-	run(t, "ip addr add 2001:db8:0:1::1/128 dev lo nodad")
+	nstest.Run(t, "ip addr add 192.0.2.1/32 dev lo")
+	nstest.Run(t, "ip addr add 2001:db8:0:1::1/128 dev lo nodad")
 	apply(t, h, "198.51.100.1 2001:db8:ffff::1")
 	for destination, source := range map[string]string{"198.51.100.2": "192.0.2.1", "2001:db8:ffff::2": "2001:db8:0:1::1"} {
 		routes, err := netlink.RouteGet(netip.MustParseAddr(destination).AsSlice())

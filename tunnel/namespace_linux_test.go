@@ -1,61 +1,30 @@
 package tunnel
 
 import (
-	"os"
-	"os/exec"
-	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lb4d/internal/nstest"
 )
 
-// lacking ends a test that the machine cannot run: with a skip, or with a
-// failure where LAB_REQUIRED=1 says that it has to run.
-func lacking(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("LAB_REQUIRED") == "1" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
-
-// enterNamespace moves the test into a network namespace of its own, with lo
-// up. The thread is locked and never unlocked, so that it ends with the test's
-// goroutine: a thread in a foreign namespace must not serve another goroutine.
-// Subtests run in goroutines of their own and have to call it themselves.
-func enterNamespace(t *testing.T) {
-	t.Helper()
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		lacking(t, "making a network namespace: %v", err)
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// openInNamespace is enterNamespace and OpenHost, where the kernel has what a
+// openInNamespace is nstest.Enter and OpenHost, where the kernel has what a
 // Host needs.
 func openInNamespace(t *testing.T) *Host {
 	t.Helper()
-	enterNamespace(t)
+	nstest.Enter(t)
 	// IPv6 may be a module, which a first socket loads.
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
 	if err != nil {
-		lacking(t, "this kernel has no IPv6: %v", err)
+		nstest.Lacking(t, "this kernel has no IPv6: %v", err)
 	}
 	if err := unix.Close(fd); err != nil {
 		t.Fatal(err)
 	}
 	probe := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "probe"}}
 	if err := netlink.LinkAdd(probe); err != nil {
-		lacking(t, "this kernel has no dummy devices: %v", err)
+		nstest.Lacking(t, "this kernel has no dummy devices: %v", err)
 	}
 	if err := netlink.LinkDel(probe); err != nil {
 		t.Fatal(err)
@@ -70,17 +39,6 @@ func openInNamespace(t *testing.T) *Host {
 		}
 	})
 	return h
-}
-
-// run runs a command in the test's namespace and returns what it printed.
-func run(t *testing.T, command string) string {
-	t.Helper()
-	args := strings.Fields(command)
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, out)
-	}
-	return string(out)
 }
 
 // apply lists, compares and applies, and fails the test unless every operation

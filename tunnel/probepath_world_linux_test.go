@@ -17,18 +17,9 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"lb4d/internal/nstest"
 	"lb4d/tunnel"
 )
-
-// lacking ends a test that the machine cannot run: with a skip, or with a
-// failure where LAB_REQUIRED=1 says that it has to run.
-func lacking(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("LAB_REQUIRED") == "1" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
 
 // inNamespaceOfItsOwn runs the test once more, in a process of its own that is
 // in a new network namespace as a whole: the observer's goroutines may run on any
@@ -51,7 +42,7 @@ func inNamespaceOfItsOwn(t *testing.T) bool {
 	var exit *exec.ExitError
 	switch {
 	case err != nil && !errors.As(err, &exit):
-		lacking(t, "making a network namespace: %v", err)
+		nstest.Lacking(t, "making a network namespace: %v", err)
 	case err != nil:
 		t.Fatalf("%v\n%s", err, out)
 	case strings.Contains(string(out), "--- SKIP"):
@@ -97,7 +88,7 @@ func newWorld(t *testing.T, mtu int) *world {
 		_ = exec.Command("modprobe", "-q", module).Run()
 	}
 	if out, err := exec.Command("ipvsadm", "-L", "-n").CombinedOutput(); err != nil {
-		lacking(t, "this kernel has no IPVS, or the machine no ipvsadm: %v\n%s", err, out)
+		nstest.Lacking(t, "this kernel has no IPVS, or the machine no ipvsadm: %v\n%s", err, out)
 	}
 	w := &world{t: t, here: &place{t: t}, wire: newPlace(t), marks: map[netip.Addr]uint32{}}
 	var err error
@@ -190,8 +181,8 @@ func (w *world) addLB7(name string, addresses ...string) {
 		if member.Is6() {
 			service, real = service+" -6", "["+a+"]:0"
 		}
-		run(w.t, "ipvsadm -A "+service+" -s rr")
-		run(w.t, "ipvsadm -a "+service+" -r "+real+" -i")
+		nstest.Run(w.t, "ipvsadm -A "+service+" -s rr")
+		nstest.Run(w.t, "ipvsadm -a "+service+" -r "+real+" -i")
 	}
 }
 
@@ -388,14 +379,5 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// run runs a command in the namespace of the process.
-func run(t *testing.T, command string) {
-	t.Helper()
-	args := strings.Fields(command)
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
 }

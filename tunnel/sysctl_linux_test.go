@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"lb4d/internal/nstest"
 )
 
 const vip, vip6 = "198.51.100.1", "2001:db8:1::1"
@@ -23,8 +25,8 @@ func forwarder(t *testing.T, destinations ...string) *outside {
 	requireIPVS(t)
 	o := connect(t)
 	apply(t, h, vip+" "+vip6)
-	run(t, "ipvsadm -A -t "+service(vip)+" -s mh -b mh-port,mh-fallback")
-	run(t, "ipvsadm -A -t "+service(vip6)+" -s mh -b mh-port,mh-fallback")
+	nstest.Run(t, "ipvsadm -A -t "+service(vip)+" -s mh -b mh-port,mh-fallback")
+	nstest.Run(t, "ipvsadm -A -t "+service(vip6)+" -s mh -b mh-port,mh-fallback")
 	for _, d := range destinations {
 		add(t, d)
 	}
@@ -35,7 +37,7 @@ func forwarder(t *testing.T, destinations ...string) *outside {
 func requireIPVS(t *testing.T) {
 	t.Helper()
 	if out, err := exec.Command("ipvsadm", "-L", "-n").CombinedOutput(); err != nil {
-		lacking(t, "this kernel has no IPVS, or the machine no ipvsadm: %v\n%s", err, out)
+		nstest.Lacking(t, "this kernel has no IPVS, or the machine no ipvsadm: %v\n%s", err, out)
 	}
 }
 
@@ -53,7 +55,7 @@ func add(t *testing.T, lb7 string) {
 	if strings.Contains(lb7, ":") {
 		to = vip6
 	}
-	run(t, "ipvsadm -a -t "+service(to)+" -r "+service(lb7)+" -i")
+	nstest.Run(t, "ipvsadm -a -t "+service(to)+" -r "+service(lb7)+" -i")
 }
 
 // An LB4 need not be a router, and may filter strictly.
@@ -101,8 +103,8 @@ func TestLB4SysctlsMatter(t *testing.T) {
 				errors := o.arrivals(t, count(works, 20))
 				// What the errors left in the connection table
 				// would lead the flows the same way. It expires.
-				run(t, "ipvsadm -C")
-				run(t, "ipvsadm -A -t "+service(vip)+" -s mh -b mh-port,mh-fallback")
+				nstest.Run(t, "ipvsadm -C")
+				nstest.Run(t, "ipvsadm -A -t "+service(vip)+" -s mh -b mh-port,mh-fallback")
 				for _, lb7 := range []string{"192.0.2.139", "192.0.2.140", "192.0.2.141"} {
 					add(t, lb7)
 				}
@@ -127,7 +129,7 @@ func TestLB4SysctlsMatter(t *testing.T) {
 				o.send(t, ip4(userAddr, vip, unix.IPPROTO_TCP, tcp(1000, syn, 0)))
 				o.arrivals(t, 1)
 				add(t, "192.0.2.140")
-				run(t, "ipvsadm -d -t "+service(vip)+" -r 192.0.2.139:80")
+				nstest.Run(t, "ipvsadm -d -t "+service(vip)+" -r 192.0.2.139:80")
 				o.send(t, ip4(userAddr, vip, unix.IPPROTO_TCP, tcp(1000, ack, 10)))
 				return o.arrivals(t, count(works, 1))
 			},
@@ -192,11 +194,11 @@ func count(works bool, n int) int {
 func awaitNoFlows(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if strings.Count(run(t, "ipvsadm -L -n -c"), "\n") == 2 {
+		if strings.Count(nstest.Run(t, "ipvsadm -L -n -c"), "\n") == 2 {
 			return
 		}
 	}
-	t.Fatalf("flows remain:\n%s", run(t, "ipvsadm -L -n -c"))
+	t.Fatalf("flows remain:\n%s", nstest.Run(t, "ipvsadm -L -n -c"))
 }
 
 // What the comment of LB4Sysctls says of pmtu_disc.
@@ -238,7 +240,7 @@ func TestApplySysctlsToKernel(t *testing.T) {
 		t.Errorf("the second time: %q, error %v", changed(again), err)
 	}
 	for _, s := range LB4Sysctls() {
-		if got := strings.TrimSpace(run(t, "sysctl -n "+s.Key)); got != s.Value {
+		if got := strings.TrimSpace(nstest.Run(t, "sysctl -n "+s.Key)); got != s.Value {
 			t.Errorf("sysctl shows %s = %s, want %s", s.Key, got, s.Value)
 		}
 	}
@@ -271,9 +273,9 @@ func TestApplySysctlsErrors(t *testing.T) {
 				if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 					t.Fatal(err)
 				}
-				run(t, "mount --make-rprivate /")
-				run(t, "mount -o bind /proc/sys /proc/sys")
-				run(t, "mount -o remount,bind,ro /proc/sys")
+				nstest.Run(t, "mount --make-rprivate /")
+				nstest.Run(t, "mount -o bind /proc/sys /proc/sys")
+				nstest.Run(t, "mount -o remount,bind,ro /proc/sys")
 			},
 			wanted: []Sysctl{{Key: "net.ipv4.vs.sloppy_tcp", Value: "1"}},
 			wantErr: []string{`setting net.ipv4.vs.sloppy_tcp = 1 (was 0): /proc/sys is read-only here, as in a container; ` +
@@ -293,7 +295,7 @@ func TestApplySysctlsErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			enterNamespace(t)
+			nstest.Enter(t)
 			requireIPVS(t)
 			if tt.prepare != nil {
 				tt.prepare(t)

@@ -280,9 +280,6 @@ func (m *Machine) Wait() (int, error) {
 	return m.code, m.err
 }
 
-// Done is closed when nothing of the machine is left.
-func (m *Machine) Done() <-chan struct{} { return m.done }
-
 // Close sends TERM to the command, gives it five seconds, kills what is left
 // and waits until all is gone. It may be called many times. How the command
 // ended is Wait's to tell.

@@ -3,12 +3,9 @@ package load
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/term"
 )
 
 const (
@@ -31,20 +28,8 @@ type Graph struct {
 	drawn int // lines that the next picture overwrites
 }
 
-// NewGraph draws on w, in the width that [Width] tells; 0 makes plain lines.
+// NewGraph draws on w, which is a terminal of that width; 0 makes plain lines.
 func NewGraph(w io.Writer, width int) *Graph { return &Graph{w: w, width: width} }
-
-// Width is the width of the terminal that f is, 0 where it is none.
-func Width(f *os.File) int {
-	if !term.IsTerminal(int(f.Fd())) {
-		return 0
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil || width < 40 {
-		return 0
-	}
-	return width
-}
 
 // Window is how much of the timeline one picture needs: what to ask of
 // [Generator.Snapshot].
