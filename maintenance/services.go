@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,7 +106,7 @@ func (d *directory) present() map[string]State {
 			out[name] = e.state
 		}
 	}
-	return maps.Clone(out)
+	return out
 }
 
 // list names the files in a directory. With an error the names are those that
