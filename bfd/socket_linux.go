@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,9 @@ const (
 	// full of users' traffic the session must live.
 	classControl = 0xc0
 	ttl          = 255
+	// readPause passes after an error of a socket that packets arrive at. It is
+	// as long as the shortest interval between packets.
+	readPause = 10 * time.Millisecond
 )
 
 // listening is where packets of peers of one kind arrive.
@@ -71,7 +75,10 @@ func (m *Monitor) read(on listening, conn *net.UDPConn) {
 			return
 		}
 		if err != nil {
-			continue // of one packet
+			// Of one packet, most likely; one that lasts must not take the
+			// processor.
+			time.Sleep(readPause)
+			continue
 		}
 		hops, ok := hopLimit(oob[:oobn])
 		if !ok {
