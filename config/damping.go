@@ -17,7 +17,7 @@ const (
 	maxForget   = 24 * time.Hour
 )
 
-// Damping is how long a VIP is held back whose checks flap. It has its idea from
+// Damping is how long a VIP is held back that fails again and again. It has its idea from
 // RFC 2439, and its numbers from what an operator can follow by hand.
 type Damping struct {
 	// Tolerate is how many failures cost nothing.

@@ -34,7 +34,7 @@ type memory struct {
 	// restart too, and so does a host's maintenance that lasts for longer
 	// than the process. The map is replaced and never changed.
 	drains map[plan.MemberName]plan.Drain
-	// flaps are the VIPs whose checks have failed lately. A restart does not
+	// flaps are the VIPs that have failed lately. A restart does not
 	// make a bad night a good one.
 	flaps map[netip.Addr]plan.Flaps
 	// left are the VIPs whose routes a process leaves with the peers when it
