@@ -306,15 +306,6 @@ func (d *Daemon) loop(ctx context.Context) error {
 	}
 }
 
-// ignore tells of a signal that has no effect while lb4d is stopping. Whoever
-// repeats it is not told each time.
-func (d *Daemon) ignore(what string) {
-	quota := d.report.quota(what)
-	if untold, ok := quota.take(time.Now()); ok {
-		d.log.Info(what+" ignored, lb4d is stopping", quota.words(untold)...)
-	}
-}
-
 // stop begins the end: from now on each pass drains and withdraws.
 func (d *Daemon) stop() {
 	d.stopping = time.Now()

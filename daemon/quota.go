@@ -53,3 +53,12 @@ func (r *reporter) quota(what string) *quota {
 	}
 	return r.quotas[what]
 }
+
+// ignore tells of a signal that has no effect while lb4d is stopping. Whoever
+// repeats it is not told each time.
+func (d *Daemon) ignore(what string) {
+	quota := d.report.quota(what)
+	if untold, ok := quota.take(time.Now()); ok {
+		d.log.Info(what+" ignored, lb4d is stopping", quota.words(untold)...)
+	}
+}

@@ -21,6 +21,14 @@ const servicesSuffix = ".d"
 // be services.
 const maxFiles = 4096
 
+// maxNew is how many files of services that are new within newEvery are logged,
+// each with its coming and going. Whoever fills the directory does not fill the
+// log with it; all of them count.
+const (
+	maxNew   = 64
+	newEvery = time.Minute
+)
+
 // directory holds one file for each service that wants no traffic. The name of a
 // file is that of the service; those that begin with a dot are being written, or
 // an editor's.
@@ -30,6 +38,8 @@ type directory struct {
 	patient bool
 	log     *slog.Logger
 
+	fresh  int // files that were new since the time below
+	since  time.Time
 	looked bool
 	files  map[string]*entry
 	// err is why the directory could not be listed, or not all of it. What
@@ -67,7 +77,7 @@ func (d *directory) look(now time.Time, asked bool) (changed bool) {
 		case e != nil:
 			changed = e.look(found, now, asked) || changed
 		case found.present || found.expired || found.unknown:
-			e = &entry{state: State{Path: path}, patient: d.patient, log: d.log}
+			e = &entry{state: State{Path: path}, patient: d.patient, log: d.logOf(path, now)}
 			if d.files == nil {
 				d.files = map[string]*entry{}
 			}
@@ -93,6 +103,21 @@ func (d *directory) look(now time.Time, asked bool) (changed bool) {
 		}
 	}
 	return changed
+}
+
+// logOf is where the coming and going of a file that is new is logged.
+func (d *directory) logOf(path string, now time.Time) *slog.Logger {
+	if now.Sub(d.since) >= newEvery {
+		d.fresh, d.since = 0, now
+	}
+	d.fresh++
+	switch {
+	case d.fresh <= maxNew:
+		return d.log
+	case d.fresh == maxNew+1:
+		d.log.Warn("maintenance directory gets many files at once; they count and are not logged from this one on", "path", path, "most", maxNew, "within", newEvery)
+	}
+	return slog.New(slog.DiscardHandler)
 }
 
 // present are the files that count.

@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -178,4 +179,35 @@ func deafIn(dir string) *notifier {
 	n := newDirectoryNotifier(dir)
 	n.open = deaf(dir).open
 	return n
+}
+
+// TestManyFilesAreFewLines: all files count, and the log stays short.
+func TestManyFilesAreFewLines(t *testing.T) {
+	dir := t.TempDir()
+	var out strings.Builder
+	d := directory{path: dir, examine: look, log: slog.New(slog.NewTextHandler(&out, nil))}
+	now := time.Now()
+	d.look(now, false)
+	const many = 4 * maxNew
+	for i := range many {
+		write(t, fmt.Sprintf("%s/s%03d", dir, i), "x")
+	}
+	d.look(now, false)
+	if n := len(d.present()); n != many {
+		t.Errorf("%d files count, want %d", n, many)
+	}
+	must(t, os.RemoveAll(dir))
+	d.look(now.Add(time.Second), false)
+	if n := len(d.present()); n != 0 {
+		t.Errorf("%d files count, want none", n)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 2*maxNew+1 {
+		t.Errorf("%d lines for %d files, want %d", n, many, 2*maxNew+1)
+	}
+	must(t, os.MkdirAll(dir, 0o755))
+	write(t, dir+"/later", "x")
+	d.look(now.Add(newEvery+time.Second), false)
+	if !strings.Contains(out.String(), "path="+dir+"/later") {
+		t.Error("a file of a minute later is not told")
+	}
 }
