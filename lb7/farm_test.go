@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -228,6 +229,13 @@ func (i *instance) stop() {
 	i.cancel()
 	<-i.done
 	i.cancel = nil
+}
+
+// said tells whether the log has a line that contains this.
+func (i *instance) said(line string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.ContainsFunc(i.heard, func(heard string) bool { return strings.Contains(heard, line) })
 }
 
 // await waits until the status is as wanted.
