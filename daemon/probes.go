@@ -29,7 +29,7 @@ type probing struct {
 	// left are the services of the marks as they were left; nil: nothing yet.
 	left l4.Table
 	// presumed are the targets that the kernel was found to send new flows to
-	// when the first probes began.
+	// when the first probes began, of VIPs whose routes the peers had kept.
 	presumed map[health.Target]bool
 	// given is what the observer was given last; nil: nothing yet.
 	given map[health.Target]health.Check
@@ -110,6 +110,11 @@ func (d *Daemon) give(targets map[health.Target]health.Check) {
 		// Where the table cannot be read nothing is presumed; the pass tells why.
 		listed, _ := d.table.ListVIPs(d.owns(vipsOf(d.cfg)))
 		d.probing.presumed = plan.Carrying(d.cfg, listed)
+		// Where the routes went, nothing is announced before its members have
+		// answered: it is a start like any other.
+		maps.DeleteFunc(d.probing.presumed, func(target health.Target, _ bool) bool {
+			return target.IPv6() && !d.kept.IPv6 || !target.IPv6() && !d.kept.IPv4
+		})
 	}
 	// One that comes back by a later reload has been out of sight.
 	maps.DeleteFunc(d.probing.presumed, func(target health.Target, _ bool) bool {

@@ -14,6 +14,7 @@ import (
 
 	"lb4d/health"
 	"lb4d/l4"
+	"lb4d/plan"
 	"lb4d/tunnel"
 )
 
@@ -171,6 +172,7 @@ func TestProbes(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.given = nil
+		next.kept = plan.Kept{IPv4: true}
 		later(next)
 		expect(t, "after kill -9 and start", w.since(), "")
 		expect(t, "checks after kill -9 and start", w.throughs(), straightThrough)
@@ -411,7 +413,7 @@ func TestBorrowedSysctls(t *testing.T) {
 }
 
 // TestPresumedOnce: a member that leaves the configuration and comes back has been
-// out of sight, and is presumed to be nothing.
+// out of sight, and is presumed to be nothing. So are all where routes went.
 func TestPresumedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		both := parse(t, leastConfig)
@@ -435,6 +437,12 @@ func TestPresumedOnce(t *testing.T) {
 			slices.Sort(names)
 			return strings.Join(names, " ")
 		}
+		expect(t, "at a start after which no routes are left", presumed(), "")
+		d.probing, w.given = probing{}, nil
+		d.kept = plan.Kept{IPv6: true}
+		expect(t, "where those of the other family are left", presumed(), "")
+		d.probing, w.given = probing{}, nil
+		d.kept = plan.Kept{IPv4: true}
 		expect(t, "at the start", presumed(), "192.0.2.139 192.0.2.140")
 		d.cfg = one
 		expect(t, "without the second", presumed(), "192.0.2.139")
