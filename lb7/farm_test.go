@@ -231,7 +231,7 @@ func (i *instance) stop() {
 	i.cancel = nil
 }
 
-// said tells whether the log has a line that contains this.
+// said tells whether the service manager has been told a line that contains this.
 func (i *instance) said(line string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
