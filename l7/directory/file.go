@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,6 +27,23 @@ const (
 // head opens the file. HAProxy skips lines that begin with #.
 const head = "# Kept by lb7d from the directory's answers; what is changed here by hand is lost.\n"
 
+// landing is the file that a path leads to by symbolic links, whether it exists
+// or not. The map's file is replaced there: in a directory of lb7d's own, so
+// that it need not be able to write where HAProxy's configuration is.
+func landing(path string) string {
+	for range 8 { // a circle leads nowhere, which the write then tells
+		to, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return path
+}
+
 // readFile reads a map's file, host by host. One that does not exist is empty:
 // HAProxy refuses to start without it, so it is made at once.
 func readFile(path string) (func(yield func(host, backend string) bool), error) {
@@ -33,7 +51,7 @@ func readFile(path string) (func(yield func(host, backend string) bool), error) 
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := renameio.WriteFile(path, []byte(head), 0o644, renameio.WithStaticPermissions(0o644)); err != nil {
+		if err := renameio.WriteFile(landing(path), []byte(head), 0o644, renameio.WithStaticPermissions(0o644)); err != nil {
 			return none, fmt.Errorf("making the map's file %s: %w", path, err)
 		}
 		return none, nil
@@ -88,7 +106,7 @@ func (k *keeper) keepFile(now bool) {
 		k.written, _ = os.ReadFile(d.cfg.Map) // as a process before this one left it
 	}
 	if !bytes.Equal(text, k.written) {
-		if err = renameio.WriteFile(d.cfg.Map, text, 0o644, renameio.WithStaticPermissions(0o644)); err == nil {
+		if err = renameio.WriteFile(landing(d.cfg.Map), text, 0o644, renameio.WithStaticPermissions(0o644)); err == nil {
 			k.written, wrote = text, true
 		}
 	}
