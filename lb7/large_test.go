@@ -157,7 +157,7 @@ func TestThousandServers(t *testing.T) {
 		poll := &longPoll{}
 		poll.set(encoded(t, many(-1, 0)))
 		server := httptest.NewServer(poll)
-		t.Cleanup(server.CloseClientConnections)
+		t.Cleanup(server.Close)
 		i := newInstance(t, manyTables(h.Socket, `http = "`+server.URL+`", interval = "1m", wait = "30s"`)).start()
 		changes(t, []*instance{i}, h.Socket, func(list []group) func() {
 			body := encoded(t, list)
