@@ -78,7 +78,7 @@ func (b *bed) withdrawals() string {
 // One that hangs is withdrawn by the hold time.
 func TestRestart(t *testing.T) {
 	bin := t.TempDir()
-	for _, name := range []string{"lb4d", "lbctl"} {
+	for _, name := range []string{"lb4d", "lb7d", "lbctl"} {
 		copyProgram(t, filepath.Join("..", "bin", name), filepath.Join(bin, name))
 	}
 	b := newBedOf(t, Options{Bin: bin, Reflector: BIRD})
