@@ -17,9 +17,12 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"lb4d/control"
 	"lb4d/internal/haproxytest"
 	"lb4d/internal/storetest"
+	"lb4d/l7/store"
 )
 
 // manyConfig has a thousand slots, whose checks come seldom, so that what is
@@ -146,7 +149,7 @@ func TestThousandServers(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "servers.json")
 		replaceJSON(t, file, many(-1, 0))
 		i := newInstance(t, manyTables(h.Socket, `file = "`+file+`"`)).start()
-		changes(t, []*instance{i}, h.Socket, func(list []group) func() {
+		changes(t, []*instance{i}, h.Socket, itself, func(list []group) func() {
 			next := file + ".next"
 			replaceJSON(t, next, list)
 			return func() { rename(t, next, file) }
@@ -159,14 +162,14 @@ func TestThousandServers(t *testing.T) {
 		server := httptest.NewServer(poll)
 		t.Cleanup(server.Close)
 		i := newInstance(t, manyTables(h.Socket, `http = "`+server.URL+`", interval = "1m", wait = "30s"`)).start()
-		changes(t, []*instance{i}, h.Socket, func(list []group) func() {
+		changes(t, []*instance{i}, h.Socket, itself, func(list []group) func() {
 			body := encoded(t, list)
 			return func() { poll.set(body) }
 		})
 	})
 	t.Run("etcd", func(t *testing.T) {
 		// What is timed is the host that does not ask the source, from the
-		// change of the file that the other one reads.
+		// change of the record in etcd, which is its source.
 		etcd := storetest.Etcd(t)
 		file := filepath.Join(t.TempDir(), "servers.json")
 		replaceJSON(t, file, many(-1, 0))
@@ -180,7 +183,7 @@ func TestThousandServers(t *testing.T) {
 				hosts[0].await("the lease", func(st *control.LB7Status) bool { return st.Records[0].Held })
 			}
 		}
-		changes(t, hosts, sockets[1], func(list []group) func() {
+		changes(t, hosts, sockets[1], recordChanges(t, etcd.URL), func(list []group) func() {
 			next := file + ".next"
 			replaceJSON(t, next, list)
 			return func() { rename(t, next, file) }
@@ -188,9 +191,50 @@ func TestThousandServers(t *testing.T) {
 	})
 }
 
+// itself is for sources that the test changes by its own hand.
+func itself(changed time.Time) time.Time { return changed }
+
+// recordChanges watches all of etcd, and returns what tells when it first changed
+// after a moment.
+func recordChanges(t *testing.T, url string) func(time.Time) time.Time {
+	t.Helper()
+	client, err := store.DialEtcd(store.EtcdOptions{Endpoints: []string{url}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	var mu sync.Mutex
+	var seen []time.Time
+	watch := client.Watch(t.Context(), "", clientv3.WithPrefix(), clientv3.WithFilterDelete())
+	go func() {
+		for answer := range watch {
+			for _, event := range answer.Events {
+				if strings.Contains(string(event.Kv.Value), "i-0500") {
+					mu.Lock()
+					seen = append(seen, time.Now())
+					mu.Unlock()
+				}
+			}
+		}
+	}()
+	return func(after time.Time) time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, at := range seen {
+			if at.After(after) {
+				return at
+			}
+		}
+		t.Fatal("the change is in HAProxy, and not in etcd")
+		return after
+	}
+}
+
 // changes waits for the thousand, then makes one change after the other and
 // times each until the HAProxy at socket has it.
-func changes(t *testing.T, hosts []*instance, socket string, prepare func([]group) (publish func())) {
+// It begins to count at the moment that begun tells of, which is given that of the
+// change.
+func changes(t *testing.T, hosts []*instance, socket string, begun func(time.Time) time.Time, prepare func([]group) (publish func())) {
 	t.Helper()
 	for n, h := range hosts {
 		h.await("a thousand servers", func(st *control.LB7Status) bool {
@@ -244,7 +288,8 @@ func changes(t *testing.T, hosts []*instance, socket string, prepare func([]grou
 			}
 			time.Sleep(time.Millisecond)
 		}
-		times = append(times, time.Since(start))
+		end := time.Now()
+		times = append(times, end.Sub(begun(start)))
 	}
 	if sent := quiet() - before; sent != uint64(rounds*len(hosts)) {
 		t.Errorf("%d commands for %d changes of one server on %d hosts", sent, rounds, len(hosts))
